@@ -1,0 +1,50 @@
+"""What can go wrong through no fault of ours. Each reaches the user as one line and exit code 2.
+
+SliceStreamError
+├── StudyError        a DICOM folder or file that cannot be used
+│   └── SeriesError   a series whose slices do not make one regular volume
+├── AnnotationError   masks or tables that do not fit their study
+├── ArtefactError     one of our own files, damaged, swapped or of another kind
+│   └── ModelError    a model that is damaged or of another make
+├── SplitError        a cohort that cannot be split
+├── OptionError       a value given on the command line
+└── OutputError       a place that cannot be written to
+
+A message says where, what was found, what is needed and what to do next.
+"""
+
+
+class SliceStreamError(Exception):
+    """Base of every error that is the input's or the machine's, not ours."""
+
+
+class StudyError(SliceStreamError):
+    """A DICOM folder or file cannot be used."""
+
+
+class SeriesError(StudyError):
+    """The slices of a series do not make one regular volume."""
+
+
+class AnnotationError(SliceStreamError):
+    """Masks or tables do not fit their study."""
+
+
+class ArtefactError(SliceStreamError):
+    """One of our own files is damaged, swapped or of another kind."""
+
+
+class ModelError(ArtefactError):
+    """A model is damaged or of another make."""
+
+
+class SplitError(SliceStreamError):
+    """A cohort cannot be split."""
+
+
+class OptionError(SliceStreamError):
+    """A value given on the command line cannot be used."""
+
+
+class OutputError(SliceStreamError):
+    """A place cannot be written to."""

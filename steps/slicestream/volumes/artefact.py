@@ -1,0 +1,154 @@
+"""The one container of all array artefacts: a stored ZIP of `header.json` and one Blosc2 frame per array.
+
+Like .npz, with a codec that keeps up with the disk. Times and names of the writer are not in it, so the same
+content gives the same bytes. The content hash is of the meaning (kind, header, each array's name, type, shape and
+voxels), not of the codec's bytes; `read_artefact` checks it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import blosc2
+import numpy as np
+from numpy.typing import NDArray
+
+from slicestream.errors import ArtefactError
+from slicestream.volumes.files import atomic_path
+
+Header = dict[str, Any]
+AnyArray = NDArray[Any]
+
+FORMAT = 1
+_HEADER = "header.json"
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # ZIP's earliest time: the real one is nobody's business
+_MAX_HEADER_BYTES = 64 << 20
+_MAX_ARRAY_BYTES = 64 << 30
+_DTYPES = ("int16", "uint8", "uint16", "float32")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Artefact:
+    """A header and its arrays, with the hash of their content (64 hex digits)."""
+
+    kind: str
+    header: Header
+    arrays: Mapping[str, AnyArray]
+    content_hash: str
+
+
+def content_hash(kind: str, header: Header, arrays: Mapping[str, AnyArray]) -> str:
+    """Return SHA-256 over kind, canonical JSON header and, by name, each array's type, shape and little-endian voxels."""
+    digest = hashlib.sha256(_canonical({"kind": kind, "format": FORMAT, "header": header}))
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(_canonical({"name": name, "dtype": array.dtype.name, "shape": list(array.shape)}))
+        for part in _parts(array):
+            digest.update(np.ascontiguousarray(part, dtype=part.dtype.newbyteorder("<")).data.cast("B"))
+    return digest.hexdigest()
+
+
+def write_artefact(path: Path, kind: str, header: Header, arrays: Mapping[str, AnyArray], *, mode: int = 0o644) -> str:
+    """Write whole or not at all; return the content hash. Raises OutputError."""
+    header = json.loads(json.dumps(header))  # what is hashed is what a reader will see
+    sealed = content_hash(kind, header, arrays)
+    listed = {name: {"dtype": a.dtype.name, "shape": list(a.shape)} for name, a in arrays.items()}
+    document = {"kind": kind, "format": FORMAT, "content_hash": sealed, "arrays": listed, "header": header}
+    with atomic_path(path, mode=mode) as partial, zipfile.ZipFile(partial, "w") as archive:
+        archive.writestr(zipfile.ZipInfo(_HEADER, _EPOCH), json.dumps(document, sort_keys=True, indent=1))
+        for name in sorted(arrays):
+            archive.writestr(zipfile.ZipInfo(f"{name}.b2nd", _EPOCH), _compress(arrays[name]))
+    return sealed
+
+
+def read_artefact(path: Path, kind: str) -> Artefact:
+    """Read and check. Raises ArtefactError where the file is damaged, of another kind or not ours."""
+    with _opened(path) as archive:
+        document = _document(archive, path, kind)
+        arrays = {name: _decompress(archive, path, name, spec) for name, spec in document["arrays"].items()}
+    found = content_hash(kind, document["header"], arrays)
+    if found != document["content_hash"]:
+        raise ArtefactError(
+            f"{path}: content hash {found[:12]}…, but {str(document['content_hash'])[:12]}… was sealed in it; "
+            "the file was changed or damaged on the way. Make or fetch it again."
+        )
+    return Artefact(kind=kind, header=document["header"], arrays=arrays, content_hash=found)
+
+
+def read_header(path: Path, kind: str) -> tuple[Header, str]:
+    """Return header and content hash as written, without reading (or checking) the arrays. Raises ArtefactError."""
+    with _opened(path) as archive:
+        document = _document(archive, path, kind)
+    return document["header"], str(document["content_hash"])
+
+
+def _canonical(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+
+
+def _parts(array: AnyArray) -> Iterator[AnyArray]:
+    # slice by slice, so that a hash needs no second copy of a volume
+    yield from array if array.ndim > 2 else (array,)
+
+
+def _compress(array: AnyArray) -> bytes:
+    if array.size == 0:
+        return b""
+    chunks = (1, *array.shape[1:]) if array.ndim > 2 else array.shape
+    codec = {"codec": blosc2.Codec.ZSTD, "clevel": 1, "filters": [blosc2.Filter.BITSHUFFLE], "nthreads": 1}
+    packed = blosc2.asarray(np.ascontiguousarray(array), chunks=chunks, blocks=chunks, cparams=codec)
+    return bytes(packed.to_cframe())
+
+
+def _opened(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise ArtefactError(
+            f"{path}: cannot be opened ({error}); need a file that a SliceStream step wrote. "
+            "Check the name, or make it again."
+        ) from error
+
+
+def _document(archive: zipfile.ZipFile, path: Path, kind: str) -> dict[str, Any]:
+    try:
+        if archive.getinfo(_HEADER).file_size > _MAX_HEADER_BYTES:
+            raise ValueError(f"header over {_MAX_HEADER_BYTES} bytes")
+        document = json.loads(archive.read(_HEADER))
+        found, arrays = document["kind"], document["arrays"]
+        if document["format"] != FORMAT or not isinstance(document["header"], dict) or not isinstance(arrays, dict):
+            raise ValueError("unknown format")
+    except (KeyError, ValueError, TypeError, OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        raise ArtefactError(
+            f"{path}: no readable header ({error}); need a {kind} file. Make or fetch it again."
+        ) from error
+    if found != kind:
+        raise ArtefactError(f"{path}: holds a {found}; need a {kind}. Check which file goes to which input.")
+    return dict(document)
+
+
+def _decompress(archive: zipfile.ZipFile, path: Path, name: str, spec: Mapping[str, Any]) -> AnyArray:
+    try:
+        shape, dtype = tuple(int(n) for n in spec["shape"]), str(spec["dtype"])
+        if dtype not in _DTYPES or min(shape, default=0) < 0:
+            raise ValueError(f"type {dtype}, shape {shape}")
+        size = int(np.prod(shape, dtype=object)) * np.dtype(dtype).itemsize
+        if size > _MAX_ARRAY_BYTES:
+            raise ValueError(f"{size} bytes announced")
+        frame = archive.read(f"{name}.b2nd")  # ZIP's CRC is checked here
+        if size == 0:
+            return np.zeros(shape, dtype)
+        packed = blosc2.ndarray_from_cframe(frame)
+        if packed.shape != shape or packed.dtype != np.dtype(dtype):
+            raise ValueError(f"{packed.dtype} {packed.shape} inside, {dtype} {shape} announced")
+        return np.asarray(packed[...])
+    except (KeyError, ValueError, TypeError, RuntimeError, OSError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise ArtefactError(
+            f"{path}: array '{name}' cannot be read ({error}). Make or fetch the file again."
+        ) from error

@@ -1,0 +1,165 @@
+"""Masks to DICOM SEG, overlays and a nodule table. Joins masks with identities: runs on the laptop only."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+from pydicom import Dataset
+
+from slicestream import RESEARCH_ONLY
+from slicestream.dicom.identity import read_identities
+from slicestream.dicom.nifti import write_nifti
+from slicestream.dicom.segmentation import write_segmentation
+from slicestream.errors import ArtefactError, OptionError
+from slicestream.figures.nodules import NoduleRow, nodule_rows, nodules_csv
+from slicestream.figures.overlays import write_overlays
+from slicestream.volumes.artefact import read_header
+from slicestream.volumes.files import write_text
+from slicestream.volumes.mask import Mask, check_same_volume, read_mask
+from slicestream.volumes.record import RunRecord, recorded
+from slicestream.volumes.volume import Volume, Window, read_volume
+
+OVERLAYS_PER_SERIES = 12
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the flags of `slicestream export`."""
+    parser.add_argument("--masks", type=Path, nargs="*", required=True, metavar="MASK", help="masks from infer")
+    parser.add_argument(
+        "--volumes", type=Path, nargs="*", required=True, metavar="VOLUME", help="volumes the masks were made from"
+    )
+    parser.add_argument(
+        "--identities", type=Path, nargs="+", required=True, metavar="MAP", help="identity maps from preprocess"
+    )
+    parser.add_argument(
+        "--references", type=Path, nargs="*", default=[], metavar="REFERENCE", help="annotations, to compare with"
+    )
+    parser.add_argument(
+        "--overlays",
+        type=int,
+        default=OVERLAYS_PER_SERIES,
+        metavar="N",
+        help="overlay images per series at most, spread evenly over its marked slices (default: %(default)s)",
+    )
+    parser.add_argument("--nifti", action="store_true", help="also write CT and mask of each series as NIfTI")
+    parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="output folder (default: here)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write segmentations/, overlays/, nodules.csv, on demand nifti/, and the run record."""
+    if args.overlays < 0:
+        raise OptionError(f"--overlays {args.overlays}: need a number of images, 0 or more. Give 12, say.")
+    masks = _by_series(args.masks, "mask")
+    volumes, references = _by_series(args.volumes, "volume"), _by_series(args.references, "reference")
+    identities = {str(series): identity.headers for series, identity in read_identities(args.identities).items()}
+    _check_complete(masks, volumes, identities)
+    with recorded("export", args.out) as record:
+        export = _Export(out=args.out, record=record, overlays=args.overlays, nifti=args.nifti)
+        for number, (series, path) in enumerate(sorted(masks.items()), start=1):
+            export.series(path, volumes[series], references.get(series), identities[series])
+            if number % 20 == 0 or number == len(masks):
+                print(f"export: {number} of {len(masks)} series", file=sys.stderr)
+        export.finish(len(masks))
+    print(export.summary(len(masks)))
+
+
+def _by_series(paths: Sequence[Path], kind: str) -> dict[str, Path]:
+    """Return path by '<patient>-<series>' as the files' headers say. Raises ArtefactError on a second of one series."""
+    found: dict[str, Path] = {}
+    for path in paths:
+        header, _ = read_header(path, kind)
+        series = f"{header.get('patient')}-{header.get('series')}"
+        if series in found:
+            raise ArtefactError(f"{path}: a second {kind} of series {series}, after {found[series]}. Give one of each.")
+        found[series] = path
+    return found
+
+
+def _check_complete(masks: Mapping[str, Path], volumes: Mapping[str, Path], identities: Mapping[str, object]) -> None:
+    """Look for what is missing before anything is written."""
+    for series, path in masks.items():
+        if series not in volumes:
+            raise ArtefactError(f"{path}: no volume of series {series} was given. Add it to --volumes.")
+        if series not in identities:
+            raise ArtefactError(
+                f"{path}: series {series} is in no identity map given; need the one that preprocess wrote beside its "
+                "volume. Add it to --identities."
+            )
+
+
+@dataclass(kw_only=True)
+class _Export:
+    """The running totals of one export."""
+
+    out: Path
+    record: RunRecord
+    overlays: int
+    nifti: bool
+    rows: list[NoduleRow] = field(default_factory=list)
+    images: int = 0
+    segmentations: int = 0
+    without_candidates: list[str] = field(default_factory=list)
+
+    def series(self, mask_path: Path, volume_path: Path, reference_path: Path | None, headers: list[Dataset]) -> None:
+        """Write everything of one series."""
+        volume, mask = read_volume(volume_path), read_mask(mask_path, "mask")
+        reference = read_mask(reference_path, "reference") if reference_path else None
+        check_same_volume(mask_path, mask, volume)
+        if reference_path and reference:
+            check_same_volume(reference_path, reference, volume)
+        self._note_inputs(mask_path, mask, volume_path, volume)
+        if mask.candidates:
+            path = self.out / "segmentations" / f"{mask.id}.dcm"
+            self.record.add_output(path, write_segmentation(path, mask, headers))
+            self.segmentations += 1
+        else:
+            self.without_candidates.append(str(mask.id))
+        origin_lps_mm = [float(mm) for mm in headers[0].ImagePositionPatient]
+        self.rows += nodule_rows(volume, mask, reference, origin_lps_mm)
+        folder = self.out / "overlays"
+        drawn = write_overlays(folder, volume, mask, reference, at_most=self.overlays, window=Window())
+        self.images += len(drawn)
+        if self.nifti:
+            write_nifti(self.out / "nifti" / f"{mask.id}-ct.nii.gz", volume.hu, volume.geometry, origin_lps_mm)
+            write_nifti(self.out / "nifti" / f"{mask.id}-mask.nii.gz", mask.labels, mask.geometry, origin_lps_mm)
+
+    def finish(self, series: int) -> None:
+        """Write the table, and the folders even where they stay empty (a workflow collects them)."""
+        for name in ("segmentations", "overlays", *(("nifti",) if self.nifti else ())):
+            (self.out / name).mkdir(parents=True, exist_ok=True)
+        table, text = self.out / "nodules.csv", nodules_csv(self.rows)
+        write_text(table, text)
+        record = self.record
+        record.add_output(table, hashlib.sha256(text.encode()).hexdigest())
+        record.items, record.unit = series, "series"
+        record.parameters = {
+            "overlays_per_series": self.overlays,
+            "nifti": self.nifti,
+            "series_without_candidates": self.without_candidates,
+            "notice": RESEARCH_ONLY,
+        }
+        record.versions |= {name: version(name) for name in ("pydicom", "highdicom", "pillow", "SimpleITK")}
+
+    def summary(self, series: int) -> str:
+        """Return what is said on stdout."""
+        count = sum(row.nodule is not None for row in self.rows)
+        lines = [
+            f"{series} series: {self.segmentations} DICOM SEG, {self.images} overlays, {count} candidates in nodules.csv"
+        ]
+        if self.without_candidates:
+            lines.append(
+                f"no candidates, so no DICOM SEG: {len(self.without_candidates)} series "
+                f"({', '.join(self.without_candidates[:5])}{', …' if len(self.without_candidates) > 5 else ''})"
+            )
+        return "\n".join([*lines, RESEARCH_ONLY])
+
+    def _note_inputs(self, mask_path: Path, mask: Mask, volume_path: Path, volume: Volume) -> None:
+        # by content, not by file name: what the files are called is the caller's business
+        self.record.add_input(f"{mask.id}.mask", mask.content_hash, mask_path.stat().st_size)
+        self.record.add_input(f"{volume.id}.volume", volume.content_hash, volume_path.stat().st_size)

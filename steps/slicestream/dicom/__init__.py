@@ -1,0 +1,1 @@
+"""DICOM: studies in, identities kept, results out. The only room that imports pydicom, SimpleITK and highdicom."""

@@ -1,0 +1,141 @@
+"""The identity map: for each pseudonym the pixel-less headers of its slices. It never leaves the laptop.
+
+A stored ZIP (mode 0600) of `index.json` and one Part 10 file per slice, `<patient>-<series>/<k>.dcm`, k = index of the
+slice in the volume. The headers hold the real origin (ImagePositionPatient) and all that a DICOM SEG copies.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydicom import dcmread
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+from slicestream.errors import ArtefactError
+from slicestream.volumes.volume import SeriesId
+
+FORMAT = 1
+_INDEX = "index.json"
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+_IMPLEMENTATION = UID("2.25.309862385317171717171717171717171717171")
+_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData", "IconImageSequence", "PixelDataProviderURL")
+
+
+def strip_pixels(header: Dataset) -> None:
+    """Remove pixels, overlays, curves and icons, in place: what is left is text about the image."""
+    for name in _PIXELS:
+        if name in header:
+            del header[name]
+    for tag in [tag for tag in header.keys() if tag.group & 0xFF01 in (0x5000, 0x6000) or tag.group == 0x7FE0]:  # noqa: SIM118
+        del header[tag]
+
+
+class IdentityWriter:
+    """Writes one identity map, series by series; `close` it by leaving the `with` block."""
+
+    def __init__(self, path: Path) -> None:
+        self._archive = zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1)
+        self._entries: list[dict[str, object]] = []
+
+    def add(self, series: SeriesId, headers: Sequence[Dataset], sources: Sequence[str]) -> None:
+        """Add pixel-less headers in the slice order of the volume; `sources` are their file names in the cohort."""
+        for index, header in enumerate(headers):
+            self._archive.writestr(self._entry(f"{series}/{index:05d}.dcm"), _encoded(header))
+        entry = {"patient": series.patient, "series": series.series, "slices": len(headers), "sources": list(sources)}
+        self._entries.append(entry)
+
+    def __enter__(self) -> IdentityWriter:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        try:
+            if kind is None:
+                text = json.dumps({"format": FORMAT, "series": self._entries}, indent=1, ensure_ascii=False)
+                self._archive.writestr(self._entry(_INDEX), text)
+        finally:
+            self._archive.close()
+
+    @staticmethod
+    def _entry(name: str) -> zipfile.ZipInfo:
+        entry = zipfile.ZipInfo(name, _EPOCH)
+        entry.external_attr = 0o600 << 16
+        entry.compress_type = zipfile.ZIP_DEFLATED
+        return entry
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Place:
+    path: Path
+    slices: int
+
+
+class Identities(Mapping[str, list[Dataset]]):
+    """`<patient>-<series>` → headers in the slice order of the volume, read when they are asked for."""
+
+    def __init__(self, places: Mapping[str, _Place]) -> None:
+        self._places = dict(places)
+
+    def __getitem__(self, series: str) -> list[Dataset]:
+        place = self._places[series]
+        try:
+            with zipfile.ZipFile(place.path) as archive:
+                return [dcmread(io.BytesIO(archive.read(f"{series}/{index:05d}.dcm"))) for index in range(place.slices)]
+        except (OSError, KeyError, zipfile.BadZipFile, InvalidDicomError, EOFError) as error:
+            raise ArtefactError(
+                f"{place.path}: headers of {series} cannot be read ({error}). Preprocess again."
+            ) from error
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+def read_identities(paths: Iterable[Path]) -> Identities:
+    """Open identity maps. Raises ArtefactError where one is damaged, not ours, or names a series twice."""
+    places: dict[str, _Place] = {}
+    for path in paths:
+        for series, slices in _read_index(path):
+            if series in places:
+                raise ArtefactError(
+                    f"{path}: series {series} is in {places[series].path.name} too; need each once. "
+                    "Give the identity maps of one preprocessing only."
+                )
+            places[series] = _Place(path=path, slices=slices)
+    return Identities(places)
+
+
+def _read_index(path: Path) -> list[tuple[str, int]]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            document = json.loads(archive.read(_INDEX))
+        if document["format"] != FORMAT:
+            raise ValueError(f"format {document['format']}")
+        return [
+            (str(SeriesId(patient=entry["patient"], series=entry["series"])), int(entry["slices"]))
+            for entry in document["series"]
+        ]
+    except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        raise ArtefactError(
+            f"{path}: not a readable identity map ({error}); need a .identity file. Make it with `slicestream preprocess`."
+        ) from error
+
+
+def _encoded(header: Dataset) -> bytes:
+    """Return a Part 10 file; compressed and big-endian sources become Explicit VR Little Endian."""
+    meta, source = FileMetaDataset(), header.file_meta
+    implicit = source.TransferSyntaxUID == ImplicitVRLittleEndian
+    meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = header.SOPClassUID, header.SOPInstanceUID
+    meta.ImplementationClassUID = _IMPLEMENTATION
+    header.file_meta, target = meta, io.BytesIO()
+    header.save_as(target, enforce_file_format=True)
+    return target.getvalue()

@@ -1,0 +1,57 @@
+"""Writing many files whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from slicestream.errors import OutputError
+
+
+@contextmanager
+def staged(out: Path) -> Iterator[Path]:
+    """Yield a hidden folder in `out`; move what is in it into `out` when the block ends well, else remove it.
+
+    Raises
+    ------
+    OutputError
+        `out` is read-only or full.
+    """
+    made = _made(out)
+    try:
+        room = Path(tempfile.mkdtemp(prefix=".partial-", dir=out))
+    except OSError as error:
+        raise OutputError(_cannot_write(out, error)) from error
+    try:
+        yield room
+        for path in sorted(room.iterdir()):
+            path.replace(out / path.name)
+        made = None
+    except OSError as error:
+        raise OutputError(_cannot_write(out, error)) from error
+    except OutputError as error:
+        raise OutputError(str(error).replace(f"{room}{os.sep}", f"{out}{os.sep}")) from error
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
+        if made is not None:
+            shutil.rmtree(made, ignore_errors=True)
+
+
+def _made(out: Path) -> Path | None:
+    """Make the folder; return the topmost one that was not there before."""
+    first = next((folder for folder in reversed([out, *out.parents]) if not folder.exists()), None)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(_cannot_write(out, error)) from error
+    return first
+
+
+def _cannot_write(out: Path, error: OSError) -> str:
+    return (
+        f"{out}: {error.strerror}; nothing was kept half-written. Free space or choose another --out, then run again."
+    )

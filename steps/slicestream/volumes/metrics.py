@@ -181,4 +181,4 @@ def _labels_and_sizes(labels: NDArray[np.uint16]) -> tuple[NDArray[np.int64], ND
 
 
 def _per_slice(voxels: NDArray[Any]) -> NDArray[np.int64]:
-    return np.count_nonzero(voxels, axis=(1, 2)).astype(np.int64)
+    return np.asarray(np.count_nonzero(voxels, axis=(1, 2)), np.int64)

@@ -1,0 +1,214 @@
+"""Find candidates in volumes with a model: ONNX on the CPU, one volume in memory at a time."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from slicestream.errors import ArtefactError, OptionError
+from slicestream.inference.model import Model, available_cores, load_model
+from slicestream.inference.predict import predict
+from slicestream.volumes.artefact import read_header
+from slicestream.volumes.candidates import CandidateRule, find_candidates
+from slicestream.volumes.lungs import find_lungs, no_lungs
+from slicestream.volumes.mask import Mask, write_mask
+from slicestream.volumes.record import RunRecord, recorded, tag_of
+from slicestream.volumes.volume import Volume, read_volume
+
+CONNECTIVITY = 26
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--model", type=Path, required=True, help="model.onnx that `slicestream train` wrote")
+    parser.add_argument(
+        "--volumes", type=Path, nargs="*", default=[], help=".volume files; none given: only the run record is written"
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=4,
+        help="slices per run of the network; more needs more memory, the masks stay the same (default 4)",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        help="least probability of a nodule voxel, between 0 and 1 (default: the one in the model)",
+    )
+    parser.add_argument(
+        "--flips",
+        action="store_true",
+        help="average over four mirrored copies of each slice: steadier, four times the work (default: off)",
+    )
+    parser.add_argument(
+        "--min-diameter-mm",
+        type=float,
+        default=2.0,
+        help="candidates of less volume than a ball of this diameter in mm are dropped (default 2)",
+    )
+    parser.add_argument(
+        "--no-lung-mask",
+        action="store_true",
+        help="keep candidates outside the lungs (where the field of view is under 220 mm the mask is off anyway)",
+    )
+    parser.add_argument("--threads", type=int, help="CPU threads (default: all cores this process may use)")
+    parser.add_argument("--out", type=Path, default=Path(), help="folder for the masks (default: here)")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Options:
+    rule: CandidateRule
+    batch_size: int
+    flips: bool
+    lung_mask: bool
+    threads: int
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write one mask per volume, and the run record."""
+    threads = available_cores() if args.threads is None else args.threads
+    _check(args, threads)
+    names = _series_of(args.volumes)
+    model = load_model(args.model, threads=threads)
+    options = _Options(
+        rule=CandidateRule(
+            threshold=model.threshold if args.threshold is None else args.threshold,
+            min_diameter_mm=args.min_diameter_mm,
+        ),
+        batch_size=args.batch_size,
+        flips=args.flips,
+        lung_mask=not args.no_lung_mask,
+        threads=threads,
+    )
+    with recorded("infer", args.out, tag=tag_of(names)) as record:
+        _describe(record, model, options)
+        record.add_input(args.model.name, model.content_hash, args.model.stat().st_size)
+        for number, path in enumerate(args.volumes, start=1):
+            volume = read_volume(path)
+            record.add_input(f"{volume.id}.volume", volume.content_hash, path.stat().st_size)
+            target = args.out / f"{volume.id}.mask"
+            progress = _Progress(f"infer: volume {number}/{len(names)}, {len(volume.hu)} slices")
+            record.add_output(target, write_mask(target, _mask(volume, model, options, progress)))
+            record.items += len(volume.hu)
+
+
+def _check(args: argparse.Namespace, threads: int) -> None:
+    if args.batch_size < 1:
+        raise OptionError(f"--batch-size {args.batch_size}: need a whole number of slices, 1 or more. Try 4.")
+    if threads < 1:
+        raise OptionError(f"--threads {threads}: need 1 or more. Leave it out to use all cores.")
+    if args.threshold is not None and not 0 < args.threshold < 1:
+        raise OptionError(
+            f"--threshold {args.threshold:g}: need a probability between 0 and 1, both excluded. "
+            "Leave it out to use the model's."
+        )
+    if not 0 <= args.min_diameter_mm < 1000:
+        raise OptionError(f"--min-diameter-mm {args.min_diameter_mm:g}: need millimetres, 0 or more. Try 2.")
+
+
+def _series_of(paths: Sequence[Path]) -> list[str]:
+    """Return the pseudonyms of all volumes, read from their headers: a doubled one is found before the long work."""
+    seen: dict[str, Path] = {}
+    for path in paths:
+        header, _ = read_header(path, "volume")
+        name = f"{header.get('patient')}-{header.get('series')}"
+        if name in seen:
+            raise ArtefactError(
+                f"{path}: series {name} was already given as {seen[name]}; need each volume once. Remove one."
+            )
+        seen[name] = path
+    return list(seen)
+
+
+def _mask(volume: Volume, model: Model, options: _Options, progress: _Progress) -> Mask:
+    probability = predict(
+        model, volume.hu, batch_size=options.batch_size, flips=options.flips, progress=progress.at_slice
+    )
+    lungs = find_lungs(volume.hu, volume.geometry) if options.lung_mask else no_lungs("switched off")
+    found = find_candidates(probability, volume.geometry, rule=options.rule, lungs=lungs)
+    progress.end(f"{len(found.candidates)} candidates")
+    return Mask(
+        kind="mask",
+        id=volume.id,
+        labels=found.labels,
+        geometry=volume.geometry,
+        volume_hash=volume.content_hash,
+        model_hash=model.content_hash,
+        candidates=found.candidates,
+        # not the batch size and not the threads: they do not change the mask
+        settings={
+            "threshold": options.rule.threshold,
+            "connectivity": CONNECTIVITY,
+            "min_diameter_mm": options.rule.min_diameter_mm,
+            "min_inside": options.rule.min_inside,
+            "flips": options.flips,
+            "score": "mean probability",
+            "lung_mask": lungs.settings(),
+            "dropped": found.dropped,
+        },
+    )
+
+
+def _describe(record: RunRecord, model: Model, options: _Options) -> None:
+    record.unit = "slices"
+    record.device = f"{_cpu_name()}, {options.threads} threads"
+    record.versions |= {"onnxruntime": onnxruntime.__version__, "numpy": np.__version__}
+    record.parameters = _parameters(model, options)
+
+
+def _parameters(model: Model, options: _Options) -> dict[str, Any]:
+    return {
+        "architecture": model.architecture,
+        "window_hu": [model.window.low_hu, model.window.high_hu],
+        "threshold": options.rule.threshold,
+        "min_diameter_mm": options.rule.min_diameter_mm,
+        "flips": options.flips,
+        "lung_mask": options.lung_mask,
+        "batch_size": options.batch_size,
+        "threads": options.threads,
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return "cpu"
+
+
+class _Progress:
+    """One line on stderr per volume; on a terminal it is rewritten while slices are done, else a line every 30 s."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._begin = self._said = time.monotonic()
+        self._slices = 0
+
+    def at_slice(self, done: int) -> None:
+        self._slices = done
+        now = time.monotonic()
+        if now - self._said >= (0.5 if sys.stderr.isatty() else 30.0):
+            self._said = now
+            self._say(f"{done} done", last=False)
+
+    def end(self, result: str) -> None:
+        self._say(result, last=True)
+
+    def _say(self, text: str, *, last: bool) -> None:
+        rate = self._slices / max(time.monotonic() - self._begin, 1e-3)
+        line = f"{self._title}: {text}, {rate:.1f} slices/s"
+        if sys.stderr.isatty():
+            print(f"\r\x1b[K{line}", end="\n" if last else "", file=sys.stderr, flush=True)
+        else:
+            print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,106 @@
+"""From a probability map to labelled candidates: 26-connected components in 3D, each with a score."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import cc3d
+import numpy as np
+from numpy.typing import NDArray
+
+from slicestream.volumes.geometry import Geometry
+from slicestream.volumes.lungs import Lungs
+from slicestream.volumes.mask import Candidate
+
+LEVELS = 65535  # probabilities are kept as uint16: 2 bytes per voxel, steps of 1/65535
+MAX_LABELS = 65535  # what uint16 labels hold
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CandidateRule:
+    """What makes a candidate.
+
+    Attributes
+    ----------
+    threshold : least probability of a voxel, between 0 and 1
+    min_diameter_mm : components of less volume than a ball of this diameter are dropped
+    min_inside : least share of a candidate's voxels inside the lung mask, where there is one
+    """
+
+    threshold: float = 0.5
+    min_diameter_mm: float = 2.0
+    min_inside: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold < 1:
+            raise ValueError(f"threshold {self.threshold}: must be between 0 and 1")
+        if self.min_diameter_mm < 0 or not 0 <= self.min_inside <= 1:
+            raise ValueError(f"minimum diameter {self.min_diameter_mm} mm, share inside {self.min_inside}")
+
+    def min_voxels(self, voxel_mm3: float) -> int:
+        """Return the fewest voxels of a candidate."""
+        return max(1, math.ceil(math.pi / 6 * self.min_diameter_mm**3 / voxel_mm3))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Candidates:
+    """Labels uint16 (slice, row, column), 1 = best score; `dropped`: how many components went, by reason."""
+
+    labels: NDArray[np.uint16]
+    candidates: tuple[Candidate, ...]
+    dropped: dict[str, int]
+
+
+def find_candidates(
+    probability: NDArray[np.uint16], geometry: Geometry, *, rule: CandidateRule, lungs: Lungs
+) -> Candidates:
+    """Label the 26-connected components of probability ≥ threshold that the rule keeps.
+
+    `probability` is in steps of 1/65535, (slice, row, column). The score is the mean probability over a component's
+    voxels. Labels go from the highest score to the lowest (ties: first in memory order).
+    """
+    components = cc3d.connected_components(probability >= math.ceil(rule.threshold * LEVELS), connectivity=26)
+    voxels = _counts(components)
+    scores = _sums(components, probability, len(voxels)) / np.maximum(voxels, 1) / LEVELS
+    big = voxels >= rule.min_voxels(geometry.voxel_mm3)
+    big[0] = False
+    inside = lungs.share_inside(components, voxels) >= rule.min_inside
+    order = np.flatnonzero(big & inside)
+    order = order[np.argsort(-scores[order], kind="stable")]
+    kept = order[:MAX_LABELS]
+    table = np.zeros(len(voxels), np.uint16)
+    table[kept] = np.arange(1, len(kept) + 1)
+    labels = np.empty(components.shape, np.uint16)
+    for out, plane in zip(labels, components, strict=True):  # slice by slice: no second copy in a wide type
+        np.take(table, plane, out=out)
+    found = tuple(
+        Candidate(label=new, score=round(float(scores[old]), 6), voxels=int(voxels[old]))
+        for new, old in enumerate(kept, start=1)
+    )
+    dropped = {
+        "too_small": int(np.count_nonzero(~big[1:])),
+        "outside_lungs": int(np.count_nonzero(big & ~inside)),
+        "over_65535": len(order) - len(kept),
+    }
+    return Candidates(labels=labels, candidates=found, dropped=dropped)
+
+
+def _counts(components: NDArray[Any]) -> NDArray[np.int64]:
+    total = np.zeros(int(components.max(initial=0)) + 1, np.int64)
+    for plane in components:
+        counts = np.bincount(plane.reshape(-1))
+        total[: len(counts)] += counts
+    total[0] = 0
+    return total
+
+
+def _sums(components: NDArray[Any], values: NDArray[np.uint16], count: int) -> NDArray[np.float64]:
+    # whole numbers under 2^53 add exactly, so no order of adding changes a score
+    total = np.zeros(count)
+    for plane, value in zip(components, values, strict=True):
+        inside = plane > 0
+        sums = np.bincount(plane[inside], weights=value[inside])
+        total[: len(sums)] += sums
+    return total

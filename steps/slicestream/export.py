@@ -23,6 +23,7 @@ from slicestream.volumes.artefact import read_header
 from slicestream.volumes.files import write_text
 from slicestream.volumes.mask import Mask, check_same_volume, read_mask
 from slicestream.volumes.record import RunRecord, recorded
+from slicestream.volumes.staging import staged
 from slicestream.volumes.volume import Volume, Window, read_volume
 
 OVERLAYS_PER_SERIES = 12
@@ -57,10 +58,10 @@ def run(args: argparse.Namespace) -> None:
         raise OptionError(f"--overlays {args.overlays}: need a number of images, 0 or more. Give 12, say.")
     masks = _by_series(args.masks, "mask")
     volumes, references = _by_series(args.volumes, "volume"), _by_series(args.references, "reference")
-    identities = {str(series): identity.headers for series, identity in read_identities(args.identities).items()}
+    identities = read_identities(args.identities)
     _check_complete(masks, volumes, identities)
-    with recorded("export", args.out) as record:
-        export = _Export(out=args.out, record=record, overlays=args.overlays, nifti=args.nifti)
+    with staged(args.out) as room, recorded("export", room) as record:
+        export = _Export(out=room, record=record, overlays=args.overlays, nifti=args.nifti)
         for number, (series, path) in enumerate(sorted(masks.items()), start=1):
             export.series(path, volumes[series], references.get(series), identities[series])
             if number % 20 == 0 or number == len(masks):
@@ -149,9 +150,8 @@ class _Export:
     def summary(self, series: int) -> str:
         """Return what is said on stdout."""
         count = sum(row.nodule is not None for row in self.rows)
-        lines = [
-            f"{series} series: {self.segmentations} DICOM SEG, {self.images} overlays, {count} candidates in nodules.csv"
-        ]
+        counts = f"{self.segmentations} DICOM SEG, {self.images} overlays, {count} candidates in nodules.csv"
+        lines = [f"{series} series: {counts}"]
         if self.without_candidates:
             lines.append(
                 f"no candidates, so no DICOM SEG: {len(self.without_candidates)} series "

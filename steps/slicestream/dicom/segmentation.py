@@ -127,8 +127,8 @@ def _check_fit(mask: Mask, sources: Sequence[Dataset]) -> None:
     found = {(len(sources), int(s.get("Rows", 0)), int(s.get("Columns", 0))) for s in sources}
     if found != {(slices, rows, columns)}:
         raise ArtefactError(
-            f"{mask.id}: source headers of (slices, rows, columns) {sorted(found)}, mask of {mask.geometry.shape}; need "
-            "the identity map that was made with this volume. Give --identities of the same preprocess run."
+            f"{mask.id}: source headers of (slices, rows, columns) {sorted(found)}, mask of {mask.geometry.shape}; "
+            "need the identity map that was made with this volume. Give --identities of the same preprocess run."
         )
     index = np.zeros((slices, 3))
     index[:, 0] = np.arange(slices)

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import cc3d
 import numpy as np
@@ -96,7 +97,7 @@ def _measure(volume: Volume, labels: NDArray[np.uint16], origin_lps_mm: Sequence
     if not labels.any():
         return {}
     geometry = volume.geometry
-    statistics = cc3d.statistics(labels)
+    statistics: Any = cc3d.statistics(labels)
     counts, boxes, centroids = (statistics[key] for key in ("voxel_counts", "bounding_boxes", "centroids"))
     shapes = {}
     for label in (int(n) for n in np.flatnonzero(counts) if n):

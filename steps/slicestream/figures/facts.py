@@ -1,0 +1,208 @@
+"""What a report is made from, read and checked: split, history, metrics, nodules, run records, model card.
+
+All of it is untrusted: it may come back from another site. Anything odd is an ArtefactError of one line.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from slicestream.errors import ArtefactError
+from slicestream.figures.nodules import COLUMNS, STATUSES
+
+Facts = dict[str, Any]
+
+MAX_BYTES = 256 << 20
+INTERVALS = ("pooled", "per_slice", "per_slice_empty_is_one", "per_case")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """The checked part of a run record; `inputs` and `outputs` map names to content hashes."""
+
+    step: str
+    site: str
+    host: str
+    device: str
+    start: datetime
+    end: datetime
+    seconds: float
+    items: int
+    unit: str
+    bytes_in: int
+    bytes_out: int
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+    versions: Mapping[str, str]
+
+
+def read_json(path: Path) -> Facts:
+    """Read a JSON object. Raises ArtefactError."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"over {MAX_BYTES} bytes")
+        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ArtefactError(f"{path}: no readable JSON ({_brief(error)}). Make or fetch the file again.") from error
+    if not isinstance(document, dict):
+        raise ArtefactError(f"{path}: holds a {type(document).__name__}; need a JSON object. Check which file it is.")
+    return document
+
+
+def read_metrics(path: Path) -> Facts:
+    """Read metrics.json; the top that the report shows is checked. Raises ArtefactError."""
+    metrics = read_json(path)
+    try:
+        str(metrics["split"])
+        int(metrics["cases"]), int(metrics["slices"])
+        for measure in ("iou", "dice"):
+            for name in INTERVALS:
+                _interval(metrics[measure][name])
+        for name in ("all", "3-10", "10-30", "30+"):
+            _value_or_interval(metrics["nodules"]["sensitivity"][name])
+        _value_or_interval(metrics["nodules"]["false_positives_per_scan"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ArtefactError(
+            f"{path}: no usable metrics ({_brief(error)}); need metrics.json of `slicestream evaluate`. Make it again."
+        ) from error
+    return metrics
+
+
+def read_split(path: Path) -> list[Facts]:
+    """Return the rows of split.json's table: side, patients, series, images. Raises ArtefactError."""
+    split = read_json(path)
+    try:
+        return [
+            {"side": str(row["side"]), **{name: int(row[name]) for name in ("patients", "series", "images")}}
+            for row in split["table"]
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtefactError(
+            f"{path}: no usable split table ({_brief(error)}); need split.json of `slicestream split`. Make it again."
+        ) from error
+
+
+def read_records(paths: Sequence[Path]) -> list[Record]:
+    """Read run records in order of their start. Raises ArtefactError."""
+    return sorted((_record(path) for path in paths), key=lambda r: (r.start, r.step, sorted(r.outputs)))
+
+
+def read_history(path: Path) -> dict[str, list[float | None]]:
+    """Return columns of numbers by name; an empty or non-finite cell is None. Raises ArtefactError."""
+    rows = _table(path, "history.csv of `slicestream train`")
+    try:
+        return {name: [_number_or_none(row[name]) for row in rows] for name in rows[0]} if rows else {}
+    except (ValueError, TypeError) as error:
+        raise ArtefactError(f"{path}: not a table of numbers ({_brief(error)}). Make it again.") from error
+
+
+def read_nodules(path: Path) -> list[Facts]:
+    """Return the rows of nodules.csv, numbers as numbers, empty cells as None. Raises ArtefactError."""
+    rows = _table(path, "nodules.csv of `slicestream export`", COLUMNS)
+    checked: list[Facts] = []
+    for line, row in enumerate(rows, start=2):
+        try:
+            if row["status"] not in STATUSES:
+                raise ValueError(f"status '{row['status']}'")
+            numbers = {n: _number_or_none(row[n]) for n in COLUMNS if n not in ("patient", "series", "status")}
+        except (ValueError, TypeError) as error:
+            raise ArtefactError(f"{path}: line {line}: {_brief(error)}. Make it again with export.") from error
+        checked.append({"patient": row["patient"], "series": row["series"], "status": row["status"], **numbers})
+    return checked
+
+
+def _record(path: Path) -> Record:
+    document = read_json(path)
+    try:
+        record = Record(
+            step=str(document["step"]),
+            site=str(document["site"]),
+            host=str(document["host"]),
+            device=str(document["device"]),
+            unit=str(document["unit"]),
+            start=_time(document["start"]),
+            end=_time(document["end"]),
+            seconds=_finite(document["seconds"]),
+            items=int(document["items"]),
+            bytes_in=int(document["bytes_in"]),
+            bytes_out=int(document["bytes_out"]),
+            inputs=_texts(document["inputs"]),
+            outputs=_texts(document["outputs"]),
+            versions=_texts(document["versions"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ArtefactError(
+            f"{path}: no usable run record ({_brief(error)}); need a *.run.json of a step. Check which file it is."
+        ) from error
+    return record
+
+
+def _texts(entries: Mapping[str, Any]) -> dict[str, str]:
+    return {str(name): str(value) for name, value in entries.items()}
+
+
+def _table(path: Path, what: str, columns: Sequence[str] = ()) -> list[dict[str, str]]:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"over {MAX_BYTES} bytes")
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file, restkey="", strict=True)
+            rows = list(reader)
+        missing = sorted(set(columns) - set(reader.fieldnames or ()))
+        if missing:
+            raise ValueError(f"column '{missing[0]}' is missing")
+        if any("" in row or None in row.values() for row in rows):
+            raise ValueError("rows of differing length")
+    except (OSError, ValueError, csv.Error) as error:
+        raise ArtefactError(f"{path}: no readable table ({_brief(error)}); need {what}. Make it again.") from error
+    return rows
+
+
+def _interval(entry: Mapping[str, Any]) -> None:
+    for name in ("value", "low", "high"):
+        if entry[name] is not None:
+            _finite(entry[name])
+
+
+def _value_or_interval(entry: Any) -> None:
+    if isinstance(entry, Mapping):
+        _interval(entry)
+    elif entry is not None:
+        _finite(entry)
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{value} is not finite")
+    return number
+
+
+def _number_or_none(text: str) -> float | None:
+    if text == "":
+        return None
+    number = float(text)
+    return number if math.isfinite(number) else None
+
+
+def _time(text: str) -> datetime:
+    time = datetime.fromisoformat(text)
+    if time.tzinfo is None:
+        raise ValueError(f"time {text} without its zone")
+    return time
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON number")
+
+
+def _brief(error: Exception) -> str:
+    text = f"'{error.args[0]}' is missing" if isinstance(error, KeyError) else str(error)
+    return " ".join(text.split())[:160]

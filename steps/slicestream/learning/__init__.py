@@ -1,0 +1,1 @@
+"""Networks, data, training loop and model export. The only torch."""

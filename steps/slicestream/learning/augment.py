@@ -1,0 +1,93 @@
+"""Batches of crops, turned, scaled, flipped and jittered, made on the device in one go from `SliceSet`'s flat pixels.
+
+B batch, P patch side, N pixel. An affine map takes each pixel of the patch to a place in its slice, and the four
+neighbours there are gathered: slices of any size meet in one batch and no pixel is touched that is not needed.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from slicestream.learning.data import SliceSet
+from slicestream.learning.recipe import Augmentation
+from slicestream.volumes.volume import AIR_HU, Window
+
+
+def make_batch(
+    slices: SliceSet,
+    chosen: Tensor,
+    *,
+    patch: int,
+    window: Window,
+    augmentation: Augmentation,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Return images float32 (B, 1, P, P) in [0, 1] and masks float32 (B, 1, P, P), 0 or 1, of slices `chosen` (B,)."""
+    device = slices.hu.device
+    rows, columns = slices.rows[chosen], slices.columns[chosen]
+    dice = torch.rand((len(chosen), 12), generator=generator).to(device)
+    centre = _centres(slices, chosen, patch=patch, augmentation=augmentation, dice=dice[:, :5])
+    matrix = _matrices(augmentation, dice[:, 5:9])
+    axis = torch.arange(patch, device=device, dtype=torch.float32) - (patch - 1) / 2
+    # (B, P, P): output pixel (i, j) looks at centre + matrix · (i, j)
+    row = centre[:, 0, None, None] + matrix[:, 0, 0, None, None] * axis[:, None] + matrix[:, 0, 1, None, None] * axis
+    column = centre[:, 1, None, None] + matrix[:, 1, 0, None, None] * axis[:, None] + matrix[:, 1, 1, None, None] * axis
+    hu, nodule = _bilinear(slices, slices.first[chosen], (rows, columns), (row, column))
+    hu = _jitter(hu, augmentation, dice[:, 9:], generator)
+    image = ((hu - window.low_hu) / (window.high_hu - window.low_hu)).clamp_(0, 1)
+    return image.unsqueeze(1), (nodule > 0.5).float().unsqueeze(1)
+
+
+def _centres(slices: SliceSet, chosen: Tensor, *, patch: int, augmentation: Augmentation, dice: Tensor) -> Tensor:
+    """Return (B, 2): where the middle of each crop lies, row and column."""
+    size = torch.stack((slices.rows[chosen], slices.columns[chosen]), dim=1).float()
+    half = patch / 2 - augmentation.overhang_px
+    lowest = torch.minimum(torch.full_like(size, half), size / 2)
+    highest = torch.maximum(size - half, size / 2)
+    anywhere = lowest + dice[:, 0:2] * (highest - lowest)
+    pixel = slices.nodule_pixel(chosen, dice[:, 2]) + (dice[:, 0:2] - 0.5) * (patch * 0.75)
+    around = torch.maximum(torch.minimum(pixel, highest), lowest)
+    at_nodule = (dice[:, 3] < augmentation.nodule_share) & (slices.nodule_count[chosen] > 0)
+    return torch.where(at_nodule[:, None], around, anywhere) - 0.5
+
+
+def _matrices(augmentation: Augmentation, dice: Tensor) -> Tensor:
+    """Return (B, 2, 2): rotation, zoom and flips as one matrix on (row, column)."""
+    angle = dice[:, 0] * (2 * math.pi if augmentation.rotate else 0.0)
+    zoom = torch.exp((2 * dice[:, 1] - 1) * math.log(augmentation.zoom))
+    sign = 1.0 - 2.0 * ((dice[:, 2:4] < 0.5) & augmentation.flip).float()
+    cos, sin = torch.cos(angle) / zoom, torch.sin(angle) / zoom
+    turn = torch.stack((torch.stack((cos, -sin), dim=1), torch.stack((sin, cos), dim=1)), dim=1)
+    return turn * sign[:, None, :]
+
+
+def _bilinear(
+    slices: SliceSet, first: Tensor, size: tuple[Tensor, Tensor], place: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Return HU and nodule share, float32 (B, P, P), at fractional rows and columns; air outside of the slice."""
+    rows, columns = size[0][:, None, None], size[1][:, None, None]
+    top, left = place[0].floor(), place[1].floor()
+    down, right = place[0] - top, place[1] - left
+    hu, nodule = torch.zeros_like(top), torch.zeros_like(top)
+    for step_row, weight_row in ((0, 1 - down), (1, down)):
+        for step_column, weight_column in ((0, 1 - right), (1, right)):
+            row, column = top.long() + step_row, left.long() + step_column
+            inside = (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
+            at = torch.where(inside, first[:, None, None] + row * columns + column, 0)
+            weight = weight_row * weight_column
+            hu += weight * torch.where(inside, slices.hu[at], AIR_HU)
+            nodule += weight * (slices.nodule[at] * inside)
+    return hu, nodule
+
+
+def _jitter(hu: Tensor, augmentation: Augmentation, dice: Tensor, generator: torch.Generator) -> Tensor:
+    """Return HU with brightness, contrast (about -500 HU, the middle of lung and soft tissue) and noise changed."""
+    signed = (2 * dice - 1)[:, :, None, None]
+    hu = (hu + 500) * (1 + augmentation.gain * signed[:, 0]) - 500 + augmentation.shift_hu * signed[:, 1]
+    if augmentation.noise_hu:
+        noise = torch.randn(hu.shape, generator=generator).to(hu.device)
+        hu = hu + noise * (augmentation.noise_hu * dice[:, 2, None, None])
+    return hu

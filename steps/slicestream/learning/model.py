@@ -1,0 +1,136 @@
+"""The model artefact: one sealed ONNX file with its weights inside, the same weights as safetensors, and its card."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from slicestream import RESEARCH_ONLY, __version__
+from slicestream.learning.networks import UNet, architecture_name
+from slicestream.volumes.files import atomic_path, write_text
+from slicestream.volumes.seal import KEY, UNSEALED, seal, verify
+from slicestream.volumes.volume import Window
+
+FORMAT = "1"
+LABELS = ("background", "lung nodule")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelFacts:
+    """What a user of the model must know to feed it: window, spacing it was trained at (row, column), threshold."""
+
+    window: Window
+    spacing_mm: tuple[float, float]
+    threshold: float
+
+
+class _WithSigmoid(nn.Module):
+    def __init__(self, network: UNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image_B1HW: Tensor) -> Tensor:
+        """Bx1xHxW in [0, 1] to probabilities Bx1xHxW."""
+        return torch.sigmoid(self.network(image_B1HW))
+
+
+def write_model(out: Path, network: UNet, *, facts: ModelFacts, card: Mapping[str, Any]) -> dict[str, str]:
+    """Write model.onnx, weights.safetensors and model.json; return the content hash of each. Raises OutputError."""
+    network = _plain(network)
+    onnx_path, weights_path, card_path = out / "model.onnx", out / "weights.safetensors", out / "model.json"
+    with atomic_path(onnx_path) as partial:
+        partial.write_bytes(seal(_onnx_bytes(network, facts)))
+    weights = save({name: tensor.contiguous() for name, tensor in sorted(network.state_dict().items())})
+    with atomic_path(weights_path) as partial:
+        partial.write_bytes(weights)
+    hashes = {onnx_path.name: verify(onnx_path), weights_path.name: hashlib.sha256(weights).hexdigest()}
+    full = {**_facts_json(network, facts), **card, "content_hashes": dict(hashes)}
+    text = json.dumps(full, indent=1, sort_keys=True) + "\n"
+    write_text(card_path, text)
+    return {**hashes, card_path.name: hashlib.sha256(text.encode()).hexdigest()}
+
+
+def _plain(network: UNet) -> UNet:
+    """Return a copy on the CPU in PyTorch's usual memory order: the file must not tell where training ran."""
+    copy = UNet(network.widths)
+    copy.load_state_dict({name: tensor.cpu() for name, tensor in network.state_dict().items()})
+    return copy.eval().requires_grad_(False)
+
+
+def _facts_json(network: UNet, facts: ModelFacts) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "architecture": architecture_name(network.widths),
+        "window": {"low_hu": facts.window.low_hu, "high_hu": facts.window.high_hu},
+        "spacing_mm": list(facts.spacing_mm),
+        "labels": list(LABELS),
+        "threshold": facts.threshold,
+        "version": __version__,
+        "notice": RESEARCH_ONLY,
+    }
+
+
+def _onnx_bytes(network: UNet, facts: ModelFacts) -> bytes:
+    """Return an unsealed model: input "image" (B, 1, H, W), output "probability"; B, H and W are free."""
+    model = _exported(network)
+    _strip(model)
+    metadata = {
+        "slicestream_format": FORMAT,
+        "architecture": architecture_name(network.widths),
+        "window_low_hu": repr(float(facts.window.low_hu)),
+        "window_high_hu": repr(float(facts.window.high_hu)),
+        "labels": json.dumps(LABELS),
+        "spacing_mm": json.dumps(facts.spacing_mm),
+        "threshold": json.dumps(facts.threshold),
+        "version": __version__,
+        "notice": RESEARCH_ONLY,
+        KEY: UNSEALED,
+    }
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, metadata)
+    onnx.checker.check_model(model, full_check=True)
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def _exported(network: UNet) -> onnx.ModelProto:
+    side = 2 * network.multiple
+    example = torch.zeros((2, 1, side, side + network.multiple))
+    rows, columns = (network.multiple * torch.export.Dim(f"{axis}_blocks") for axis in ("row", "column"))
+    with warnings.catch_warnings(action="ignore"):  # the exporter's own deprecations, which no user can mend
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            _WithSigmoid(network).eval(),
+            (example,),
+            dynamo=True,
+            verbose=False,
+            input_names=["image"],
+            output_names=["probability"],
+            dynamic_shapes={"image_B1HW": {0: torch.export.Dim("batch"), 2: rows, 3: columns}},
+        )
+    assert program is not None
+    return program.model_proto
+
+
+def _strip(model: onnx.ModelProto) -> None:
+    """Remove what the exporter says about our source files, and name the free sizes."""
+    graph = model.graph
+    model.doc_string = graph.doc_string = ""
+    graph.name = "slicestream"
+    for value in (*graph.input, *graph.output):
+        for axis, name in zip((0, 2, 3), ("batch", "rows", "columns"), strict=True):
+            value.type.tensor_type.shape.dim[axis].dim_param = name
+    del graph.value_info[:]
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer, *model.functions):
+        part.doc_string = ""
+        del part.metadata_props[:]

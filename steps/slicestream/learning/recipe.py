@@ -1,0 +1,148 @@
+"""Recipes: everything that decides what a training becomes, under a name. Free of torch, so that `--help` is quick."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from slicestream.errors import OptionError
+from slicestream.volumes.volume import Window
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Augmentation:
+    """How far a crop may differ from its slice; the defaults change nothing.
+
+    Attributes
+    ----------
+    rotate : by any angle
+    flip : left-right and up-down, each every second time
+    zoom : pixels become up to this factor larger or smaller
+    shift_hu, gain, noise_hu : brightness ±, contrast ± share, standard deviation of the noise: up to this
+    nodule_share : share of the crops of annotated slices that are laid around a nodule pixel; the others lie anywhere
+    overhang_px : how far a crop may reach out of its slice (air is there)
+    """
+
+    rotate: bool = False
+    flip: bool = False
+    zoom: float = 1.0
+    shift_hu: float = 0.0
+    gain: float = 0.0
+    noise_hu: float = 0.0
+    nodule_share: float = 0.0
+    overhang_px: int = 0
+
+    def __post_init__(self) -> None:
+        if self.zoom < 1 or min(self.shift_hu, self.gain, self.noise_hu, self.nodule_share, self.overhang_px) < 0:
+            raise ValueError(f"zoom must be 1 or more, the others 0 or more: {self}")
+        if self.nodule_share > 1 or self.gain >= 1:
+            raise ValueError(f"nodule_share and gain are shares of 1: {self}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """One way of training a U-Net.
+
+    Attributes
+    ----------
+    widths : channels from the finest to the coarsest level
+    patch_px : side of the square training crops; None: as large as the largest slice, so that all is seen
+    epochs, batch_size : each epoch sees one crop of each slice
+    learning_rate, weight_decay : of AdamW; the rate rises for `warmup` of the steps, then falls as a cosine to 0
+    average : decay per step of the moving average of the weights (what is validated and exported); 0: none
+    dice_weight, bce_weight : the loss is their weighted sum
+    patience : epochs without a better validation IoU after which training stops
+    """
+
+    name: str
+    widths: tuple[int, ...]
+    patch_px: int | None
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    warmup: float
+    average: float
+    patience: int
+    dice_weight: float = 1.0
+    bce_weight: float = 1.0
+    window: Window = field(default_factory=Window)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        if len(self.widths) < 2 or min(self.widths) < 1:
+            raise ValueError(f"widths {self.widths}: need two levels or more, each of 1 channel or more")
+        if min(self.epochs, self.batch_size, self.patience) < 1 or self.learning_rate <= 0:
+            raise ValueError("epochs, batch size, patience and learning rate must be positive")
+        if self.patch_px is not None and self.patch_px % self.multiple:
+            raise ValueError(f"patch of {self.patch_px} px is not a multiple of {self.multiple}")
+        if not (0 <= self.warmup < 1 and 0 <= self.average < 1 and self.dice_weight + self.bce_weight > 0):
+            raise ValueError("warmup and average are shares of 1; one loss needs a weight")
+
+    @property
+    def multiple(self) -> int:
+        """What rows and columns given to the network must be a multiple of."""
+        return int(2 ** (len(self.widths) - 1))
+
+    def to_header(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return asdict(self)
+
+
+# Aldinucci et al.: 64 to 1024 channels, whole slices, rotations the only augmentation, Dice and cross-entropy.
+_PAPER = Recipe(
+    name="paper",
+    widths=(64, 128, 256, 512, 1024),
+    patch_px=None,
+    epochs=100,
+    batch_size=8,
+    learning_rate=3e-4,
+    weight_decay=1e-4,
+    warmup=0.05,
+    average=0.0,
+    patience=20,
+    augmentation=Augmentation(rotate=True),
+)
+
+# Found on small crops around real nodules: docs/results.md says what was tried.
+_LAPTOP = Recipe(
+    name="laptop",
+    widths=(24, 48, 96, 192),
+    patch_px=96,
+    epochs=30,
+    batch_size=16,
+    learning_rate=2e-3,
+    weight_decay=0.02,
+    warmup=0.1,
+    average=0.995,
+    patience=12,
+    augmentation=Augmentation(
+        rotate=True, flip=True, zoom=1.25, shift_hu=40, gain=0.1, noise_hu=40, nodule_share=0.5, overhang_px=12
+    ),
+)
+
+# Whole scans with little texture: few channels do, crops must show places without nodules too.
+_PHANTOM = Recipe(
+    name="phantom",
+    widths=(12, 24, 48, 96),
+    patch_px=128,
+    epochs=24,
+    batch_size=8,
+    learning_rate=3e-3,
+    weight_decay=0.01,
+    warmup=0.1,
+    average=0.98,
+    patience=12,
+    augmentation=Augmentation(rotate=True, flip=True, zoom=1.1, nodule_share=0.6, overhang_px=16),
+)
+
+RECIPES: Mapping[str, Recipe] = MappingProxyType({recipe.name: recipe for recipe in (_PAPER, _LAPTOP, _PHANTOM)})
+
+
+def find_recipe(name: str) -> Recipe:
+    """Return the recipe of that name. Raises OptionError."""
+    if name not in RECIPES:
+        raise OptionError(f"--recipe {name}: unknown; need one of {', '.join(RECIPES)}.")
+    return RECIPES[name]

@@ -1,0 +1,90 @@
+"""Measuring a network on whole slices. B batch, H row, W column, T threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from slicestream.learning.data import SliceSet
+from slicestream.learning.device import Device
+from slicestream.learning.losses import dice_and_bce
+from slicestream.learning.recipe import Recipe
+
+_BATCH_PIXELS = 16 * 128 * 128
+_FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scores:
+    """Of the nodule class on whole slices, at one threshold.
+
+    Attributes
+    ----------
+    loss : mean over batches, weighted by slices
+    iou_pooled, dice_pooled : over the pixels of all slices together
+    iou_per_slice : mean over the slices that have a reference
+    """
+
+    threshold: float
+    loss: float
+    iou_pooled: float
+    dice_pooled: float
+    iou_per_slice: float
+
+    @property
+    def quality(self) -> float:
+        """What epochs and thresholds are chosen by: large and small nodules both count."""
+        return (self.iou_pooled + self.iou_per_slice) / 2
+
+
+@torch.no_grad()
+def measure(
+    network: nn.Module, slices: SliceSet, *, recipe: Recipe, device: Device, thresholds: Sequence[float], flips: bool
+) -> list[Scores]:
+    """Return one score per threshold of `network` (in eval mode), averaged over four flips on demand."""
+    counts, losses = [], 0.0
+    limits = torch.tensor(thresholds, device=device.torch_device)
+    for chosen in slices.whole(_BATCH_PIXELS):
+        image, target = slices.images(chosen, recipe.window, recipe.multiple)
+        logits = _logits(network, image, device, _FLIPS if flips else _FLIPS[:1])
+        loss = dice_and_bce(logits, target, dice_weight=recipe.dice_weight, bce_weight=recipe.bce_weight)
+        losses += float(loss) * len(chosen)
+        counts.append(_counts(torch.sigmoid(logits), target > 0, limits))
+    overlap, union, reference = torch.cat(counts, dim=1).double().cpu()  # each (slice, T)
+    marked = reference[:, 0] > 0
+    pooled = overlap.sum(0) / union.sum(0).clamp(min=1)
+    per_slice = (overlap[marked] / union[marked]).mean(0) if bool(marked.any()) else torch.zeros_like(pooled)
+    return [
+        Scores(
+            threshold=threshold,
+            loss=losses / len(slices),
+            iou_pooled=float(pooled[t]),
+            dice_pooled=float(2 * pooled[t] / (1 + pooled[t])),
+            iou_per_slice=float(per_slice[t]),
+        )
+        for t, threshold in enumerate(thresholds)
+    ]
+
+
+def _logits(network: nn.Module, image: Tensor, device: Device, flips: Sequence[tuple[int, ...]]) -> Tensor:
+    """Return logits of the mean probability over `flips`, float32."""
+    image = image.contiguous(memory_format=torch.channels_last)
+    total = torch.zeros_like(image)
+    for axes in flips:
+        with device.autocast():
+            logits = network(torch.flip(image, axes) if axes else image)
+        if len(flips) == 1:
+            return logits.float()  # type: ignore[no-any-return]
+        total += torch.flip(torch.sigmoid(logits.float()), axes)
+    return torch.logit(total / len(flips), eps=1e-7)
+
+
+def _counts(probability: Tensor, target: Tensor, limits: Tensor) -> Tensor:
+    """Return (3, B, T): pixels of overlap, of union, of the reference."""
+    found = probability[..., None] >= limits
+    there = target[..., None].expand_as(found)
+    sums = [(found & there).sum((1, 2, 3)), (found | there).sum((1, 2, 3)), there.sum((1, 2, 3))]
+    return torch.stack(sums)

@@ -44,7 +44,7 @@ def predict(
 def _filled(window: Window, hu: NDArray[np.int16], batch_size: int) -> NDArray[np.float32]:
     slices, rows, columns = hu.shape
     shape = (batch_size, 1, -(-rows // MULTIPLE) * MULTIPLE, -(-columns // MULTIPLE) * MULTIPLE)
-    image = np.full(shape, window.scale(np.array(AIR_HU))[()], np.float32)
+    image = np.full(shape, window.scale(np.array([AIR_HU]))[0], np.float32)
     image[:slices, 0, :rows, :columns] = window.scale(hu)
     return image
 

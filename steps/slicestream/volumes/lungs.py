@@ -15,6 +15,7 @@ MIN_VIEW_MM = 220.0  # a smaller field of view is a crop: outside air and lung c
 GRID_MM = 2.5
 AIR_BELOW_HU = -500.0
 LUNG_ABOVE_HU = -950.0  # mean of a component: lung holds blood and tissue, the air around a patient none
+EDGE_LUNG_ABOVE_HU = -900.0  # the same for air that reaches the image border: table and clothes lie in it
 MIN_LUNG_ML = 10.0
 CLOSING_MM = 15.0
 MARGIN_MM = 5.0
@@ -63,10 +64,10 @@ def no_lungs(reason: str) -> Lungs:
 def find_lungs(hu: NDArray[np.int16], geometry: Geometry) -> Lungs:
     """Return the lungs of a chest CT (slice, row, column), with juxtapleural tissue.
 
-    Air under -500 HU on a grid of about 2.5 mm, without what touches the image border in its slice and is as empty
-    as the air around a patient; components of 10 ml and more whose mean is over -950 HU; closed by 15 mm and filled
-    slice by slice, so that nodules and vessels count as inside; widened by 5 mm. A field of view under 220 mm, or no
-    lung found, gives no mask.
+    Air under -500 HU on a grid of about 2.5 mm, without what touches the image border in its slice and has a mean
+    under -900 HU (air around a patient, not lung that a tight view cuts); components of 10 ml and more whose mean is
+    over -950 HU; closed by 15 mm and filled slice by slice, so that nodules and vessels count as inside; widened by
+    5 mm. A field of view under 220 mm, or no lung found, gives no mask.
     """
     view_mm = min(n * mm for n, mm in zip(geometry.shape[1:], geometry.spacing_mm[1:], strict=True))
     if view_mm < MIN_VIEW_MM:
@@ -104,7 +105,7 @@ def _without_outside(hu: NDArray[np.float32]) -> NDArray[np.bool_]:
         means = np.bincount(labels.reshape(-1), weights=values.reshape(-1)) / np.maximum(counts, 1)
         touching = _border(labels)
         # a tight field of view cuts through lung: that touches the border too, but is no empty air
-        air[index] &= ~np.isin(labels, touching[means[touching] < LUNG_ABOVE_HU])
+        air[index] &= ~np.isin(labels, touching[means[touching] < EDGE_LUNG_ABOVE_HU])
     return air
 
 

@@ -125,7 +125,7 @@ def _read_index(path: Path) -> list[tuple[str, int]]:
         ]
     except (OSError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise ArtefactError(
-            f"{path}: not a readable identity map ({error}); need a .identity file. Make it with `slicestream preprocess`."
+            f"{path}: not a readable identity map ({error}); need a .identity file. Preprocess again."
         ) from error
 
 

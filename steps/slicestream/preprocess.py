@@ -1,0 +1,274 @@
+"""Step `preprocess`: DICOM studies to volumes without identity, training slices and an identity map.
+
+The only reader of the user's DICOM, on the laptop. What it hands on holds voxels, geometry relative to the first
+voxel and pseudonyms; the identity map stays.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import cc3d
+import numpy as np
+from numpy.typing import NDArray
+
+from slicestream.dicom.annotations import read_mask
+from slicestream.dicom.identity import IdentityWriter
+from slicestream.dicom.pseudonyms import pseudonym, read_key
+from slicestream.dicom.series import Series, read_series
+from slicestream.dicom.study import Cohort, Patient, find_cohort, share_of
+from slicestream.errors import AnnotationError, OptionError, StudyError
+from slicestream.volumes.files import write_text
+from slicestream.volumes.mask import Candidate, Mask, write_mask
+from slicestream.volumes.record import RunRecord, recorded
+from slicestream.volumes.slices import SliceStack, write_slices
+from slicestream.volumes.staging import staged
+from slicestream.volumes.volume import SeriesId, Volume, write_volume
+
+_LIBRARIES = (
+    "blosc2",
+    "connected-components-3d",
+    "numpy",
+    "pydicom",
+    "pylibjpeg-openjpeg",
+    "pylibjpeg-rle",
+    "pyjpegls",
+)
+_PROGRESS_EVERY_S = 5.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--cohort", type=Path, required=True, help="folder: UniToChest layout, or DICOM in any nesting")
+    parser.add_argument(
+        "--pseudonym-key", type=Path, required=True, help="file with the site's secret, 16 bytes or more"
+    )
+    parser.add_argument("--share", default="1/1", help="i/n: do the i-th of n shares of whole patients (default: 1/1)")
+    parser.add_argument(
+        "--negatives",
+        type=float,
+        default=0.1,
+        help="share, 0 to 1, of slices without a mask to train on too, of annotated series (default: 0.1)",
+    )
+    parser.add_argument("--exclude", type=Path, help="text file with a PatientID per line: patients to leave out")
+    parser.add_argument("--dry-run", action="store_true", help="list what would leave the laptop; write nothing")
+    parser.add_argument("--out", type=Path, default=Path(), help="folder to write into (default: here)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Read the cohort, or the given share of it, and write its artefacts: all of them or none."""
+    index, count = _share(args.share)
+    if not 0 <= args.negatives <= 1:
+        raise OptionError(f"--negatives {args.negatives}: need a share from 0 to 1.")
+    key = read_key(args.pseudonym_key)
+    cohort = find_cohort(args.cohort, _excluded(args.exclude))
+    patients = share_of(cohort.patients, index, count)
+    for note in cohort.notes:
+        _say(note)
+    if args.dry_run:
+        _print_plan(patients, key, args.negatives)
+        return
+    tag = f"{index}of{count}"
+    with staged(args.out) as room, recorded("preprocess", room, tag=tag) as record:
+        share = _Share(room=room, key=key, negatives=args.negatives, record=record)
+        with IdentityWriter(_private(room / f"source-{tag}.identity")) as identities:
+            share.write_patients(patients, identities)
+        share.write_lists(tag, f"{index}/{count}", cohort.excluded if index == 1 else 0)
+        record.parameters = {"share": args.share, "negatives": args.negatives, "excluded_patients": cohort.excluded}
+        record.versions |= {name: version(name) for name in _LIBRARIES}
+    _summarise(share, cohort)
+
+
+@dataclass(kw_only=True)
+class _Share:
+    """What has been written of a share so far."""
+
+    room: Path
+    key: bytes
+    negatives: float
+    record: RunRecord
+    entries: list[dict[str, Any]] = field(default_factory=list)
+    stacks: list[SliceStack] = field(default_factory=list)
+
+    def write_patients(self, patients: list[Patient], identities: IdentityWriter) -> None:
+        total, told = sum(len(patient.batches) for patient in patients), time.monotonic()
+        for number, (patient, series) in enumerate(_all_series(patients, pixels=True), start=1):
+            self._write_series(_series_id(self.key, patient, series), series, identities)
+            if time.monotonic() - told > _PROGRESS_EVERY_S:
+                told = time.monotonic()
+                _say(f"{number} of about {total} series")
+            self.record.items += len(series.slices)
+        self.record.unit = "slices"
+        self.record.bytes_in = sum(patient.bytes for patient in patients)
+
+    def write_lists(self, tag: str, share: str, excluded: int) -> None:
+        slices = self.room / f"training-{tag}.slices"
+        self.record.add_output(slices, write_slices(slices, self.stacks))
+        entries = sorted(self.entries, key=lambda entry: str(entry["volume"]))
+        text = json.dumps({"share": share, "excluded_patients": excluded, "series": entries}, indent=1) + "\n"
+        index = self.room / f"series-{tag}.json"
+        write_text(index, text)
+        self.record.add_output(index, hashlib.sha256(text.encode()).hexdigest())
+
+    def _write_series(self, series_id: SeriesId, series: Series, identities: IdentityWriter) -> None:
+        assert series.hu is not None
+        volume = Volume(id=series_id, hu=series.hu, geometry=series.geometry)
+        path = self.room / f"{series_id}.volume"
+        volume_hash = write_volume(path, volume)
+        self.record.add_output(path, volume_hash)
+        # file names within the cohort: the way back from a pseudonym, kept in the identity map only
+        identities.add(series_id, series.headers, ["/".join(s.path.parts[-4:]) for s in series.slices])
+        nodule = _nodules(series)
+        chosen = _chosen(series_id, nodule, self.negatives)
+        entry = {
+            "patient": series_id.patient,
+            "series": series_id.series,
+            "volume": path.name,
+            "reference": None,
+            "slices": len(series.slices),
+            "annotated_slices": 0 if nodule is None else int(nodule.any(axis=(1, 2)).sum()),
+            "training_slices": len(chosen),
+            "bytes": path.stat().st_size,
+        }
+        if nodule is not None:
+            reference = self.room / f"{series_id}.reference"
+            self.record.add_output(reference, write_mask(reference, _reference(volume, nodule, volume_hash)))
+            entry["reference"] = reference.name
+        if nodule is not None and len(chosen):
+            hu, drawn = series.hu[chosen], nodule[chosen].astype(np.uint8)
+            stack = SliceStack(id=series_id, hu=hu, nodule=drawn, spacing_mm=series.geometry.spacing_mm)
+            self.stacks.append(stack)
+        self.entries.append(entry)
+
+
+def _all_series(patients: list[Patient], *, pixels: bool) -> Iterator[tuple[Patient, Series]]:
+    for patient in patients:
+        seen: dict[str, str] = {}
+        for batch in patient.batches:
+            for series in read_series(batch, pixels=pixels):
+                if series.uid in seen:
+                    raise StudyError(
+                        f"{series.slices[0].path}: its series stands in {seen[series.uid]} and in {batch.name}; "
+                        "need a series in one exam only. Correct the table."
+                    )
+                seen[series.uid] = batch.name
+                yield patient, series
+
+
+def _series_id(key: bytes, patient: Patient, series: Series) -> SeriesId:
+    return SeriesId(
+        patient=pseudonym(key, "patient", patient.identity),
+        series=pseudonym(key, "series", series.uid),
+    )
+
+
+def _nodules(series: Series) -> NDArray[np.bool_] | None:
+    """Return what readers drew, (slice, row, column); None where no slice of the series has a mask."""
+    if all(source.mask is None for source in series.slices):
+        return None
+    nodule = np.zeros(series.geometry.shape, np.bool_)
+    for index, source in enumerate(series.slices):
+        if source.mask is not None:
+            nodule[index] = read_mask(source.mask, series.geometry.shape[1:])
+    return nodule
+
+
+def _chosen(series: SeriesId, nodule: NDArray[np.bool_] | None, negatives: float) -> NDArray[np.intp]:
+    """Return the slices to train on: all with nodule and, by a hash, about a share of the others."""
+    if nodule is None:
+        return np.zeros(0, np.intp)
+    drawn = np.asarray(nodule.any(axis=(1, 2)), dtype=np.bool_)
+    lots = [hashlib.sha256(f"{series}/{index}".encode()).digest() for index in range(len(nodule))]
+    lucky = np.array([int.from_bytes(lot[:8], "big") < negatives * 2.0**64 for lot in lots])
+    return np.flatnonzero(drawn | lucky)
+
+
+def _reference(volume: Volume, nodule: NDArray[np.bool_], volume_hash: str) -> Mask:
+    labels, count = cc3d.connected_components(nodule, connectivity=26, return_N=True)
+    if count > np.iinfo(np.uint16).max:
+        raise AnnotationError(f"{volume.id}: {count} separate nodules drawn; need at most 65535. Check the masks.")
+    voxels = np.bincount(labels.ravel(), minlength=count + 1)
+    return Mask(
+        kind="reference",
+        id=volume.id,
+        labels=labels.astype(np.uint16),
+        geometry=volume.geometry,
+        volume_hash=volume_hash,
+        candidates=tuple(Candidate(label=k, score=1.0, voxels=int(voxels[k])) for k in range(1, count + 1)),
+    )
+
+
+def _print_plan(patients: list[Patient], key: bytes, negatives: float) -> None:
+    """Print what would leave the laptop. Sizes are before compression: an upper bound."""
+    print(f"{'patient-series (pseudonyms)':<34} {'to inference: volume':>26} {'to training: slices':>26}")
+    totals = np.zeros(4)
+    for patient, series in _all_series(patients, pixels=False):
+        series_id = _series_id(key, patient, series)
+        slices, rows, columns = series.geometry.shape
+        training = len(_chosen(series_id, _nodules(series), negatives))
+        megabytes = slices * rows * columns * 2e-6, training * rows * columns * 3e-6
+        totals += (slices, megabytes[0], training, megabytes[1])
+        print(
+            f"{series_id!s:<34} {slices:>7} slices {megabytes[0]:>8.1f} MB {training:>7} slices {megabytes[1]:>8.1f} MB"
+        )
+    print(f"{'sum':<34} {totals[0]:>7.0f} slices {totals[1]:>8.1f} MB {totals[2]:>7.0f} slices {totals[3]:>8.1f} MB")
+    print(
+        "volume: HU, voxel spacing and axes, pseudonyms. slices: HU and mask, spacing, pseudonyms. At most these sizes."
+    )
+    print(
+        "stays here: names, dates, UIDs, positions in the scanner, file names, DICOM headers (.identity), references."
+    )
+    print("dry run: nothing was written.")
+
+
+def _summarise(share: _Share, cohort: Cohort) -> None:
+    entries = share.entries
+    bare = sorted({e["patient"] for e in entries} - {e["patient"] for e in entries if e["annotated_slices"]})
+    if bare:
+        more = ", …" if len(bare) > 5 else ""
+        _say(f"{len(bare)} patients have no annotated slice, kept for inference only: {', '.join(bare[:5])}{more}")
+    training, annotated = (sum(e[name] for e in entries) for name in ("training_slices", "annotated_slices"))
+    print(
+        f"{len({e['patient'] for e in entries})} patients, {len(entries)} series, "
+        f"{sum(e['slices'] for e in entries)} slices, {annotated} with a mask, {training} to train on; "
+        f"{cohort.excluded} patients excluded"
+    )
+
+
+def _share(text: str) -> tuple[int, int]:
+    first, _, second = text.partition("/")
+    if not (first.isdecimal() and second.isdecimal() and 1 <= int(first) <= int(second)):
+        raise OptionError(f"--share {text}: need i/n with 1 <= i <= n, such as 1/2.")
+    return int(first), int(second)
+
+
+def _excluded(path: Path | None) -> list[str]:
+    if path is None:
+        return []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise OptionError(
+            f"--exclude {path}: cannot be read ({error}); need a text file, one PatientID a line."
+        ) from error
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _private(path: Path) -> Path:
+    """Make an empty file that only its owner can read, before anything is in it."""
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    return path
+
+
+def _say(text: str) -> None:
+    print(f"preprocess: {text}", file=sys.stderr)

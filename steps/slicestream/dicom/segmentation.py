@@ -72,7 +72,7 @@ def write_segmentation(path: Path, mask: Mask, headers: Sequence[Dataset]) -> st
 
 def build_segmentation(mask: Mask, headers: Sequence[Dataset]) -> Segmentation:
     """Return the SEG in memory; see `write_segmentation`."""
-    sources = [_source(header) for header in headers]
+    sources = [_source(header, mask.geometry.spacing_mm[0]) for header in headers]
     _check_fit(mask, sources)
     segments, ordered = _segment_numbers(mask)
     seed = f"{sources[0].SeriesInstanceUID}\0{mask.content_hash}\0{mask.model_hash}"
@@ -104,8 +104,11 @@ def build_segmentation(mask: Mask, headers: Sequence[Dataset]) -> Segmentation:
     return segmentation
 
 
-def _source(header: Dataset) -> Dataset:
-    """Return only what a SEG takes over, complete: vendors' private tags and odd values stay behind."""
+def _source(header: Dataset, between_mm: float) -> Dataset:
+    """Return only what a SEG takes over, complete: vendors' private tags and odd values stay behind.
+
+    Slices `between_mm` apart count as that thick where the header does not say.
+    """
     source = Dataset()
     for keyword in _COPIED:
         if keyword in header:
@@ -114,6 +117,8 @@ def _source(header: Dataset) -> Dataset:
         setattr(source, keyword, header.get(keyword) or empty)
     if str(source.PatientSex) not in _SEXES:
         source.PatientSex = ""
+    if not source.get("SliceThickness"):
+        source.SliceThickness = f"{between_mm:.6g}"
     if not source.get("SOPClassUID"):
         source.SOPClassUID = CTImageStorage
     if not source.get("FrameOfReferenceUID"):
@@ -181,7 +186,7 @@ def _measures(mask: Mask, source: Dataset) -> PixelMeasuresSequence:
     between_mm, row_mm, column_mm = mask.geometry.spacing_mm
     return PixelMeasuresSequence(
         pixel_spacing=(row_mm, column_mm),
-        slice_thickness=float(source.get("SliceThickness") or between_mm),
+        slice_thickness=float(source.SliceThickness),
         spacing_between_slices=between_mm,
     )
 

@@ -10,6 +10,7 @@ import numpy as np
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+
 from slicestream.dicom.identity import IdentityWriter
 from slicestream.volumes.geometry import Geometry
 from slicestream.volumes.mask import Candidate, Mask, write_mask

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK
+
 from slicestream.dicom.nifti import write_nifti
 from slicestream.volumes.geometry import Geometry
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import highdicom
 import numpy as np
-import output_cases as cases
 import pydicom
 import pytest
 import SimpleITK
+
+import output_cases as cases
 from slicestream import RESEARCH_ONLY
 from slicestream.dicom.segmentation import build_segmentation, write_segmentation
 from slicestream.errors import ArtefactError

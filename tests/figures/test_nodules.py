@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import csv
+import io
+
+import numpy as np
+import pytest
+
+import output_cases as cases
+from slicestream.figures.nodules import COLUMNS, nodule_rows, nodules_csv
+
+
+def test_a_box_of_known_size_hu_and_place_is_measured() -> None:
+    row = nodule_rows(cases.volume(), cases.mask(), None, cases.ORIGIN_LPS_MM)[0]
+    assert (row.nodule, row.status, row.score, row.matched) == (2, "candidate", 0.91, None)
+    assert row.volume_mm3 == pytest.approx(48 * 2.5 * 0.7 * 0.8)
+    # corner to corner, 3 rows and 5 columns between centres, plus one pixel
+    assert row.longest_diameter_mm == pytest.approx(np.hypot(3 * 0.7, 5 * 0.8) + 0.75)
+    assert row.mean_hu == 50.0
+    centre = (-100.0 + 22.5 * 0.8, -50.5 + 11.5 * 0.7, 30.25 + 1.5 * 2.5)
+    assert (row.x_mm, row.y_mm, row.z_mm) == pytest.approx(centre)
+    assert (row.slice_first, row.slice_last) == (1, 2)
+
+
+def test_candidates_and_missed_nodules_get_their_status() -> None:
+    rows = nodule_rows(cases.volume(), cases.mask(), cases.reference(), cases.ORIGIN_LPS_MM)
+    assert [(row.nodule, row.status, row.matched) for row in rows] == [
+        (2, "true_positive", 1),
+        (5, "false_positive", None),
+        (None, "missed", 7),
+    ]
+    assert rows[2].score is None
+    assert rows[2].volume_mm3 == pytest.approx(12 * 2.5 * 0.7 * 0.8)
+
+
+def test_the_table_is_sorted_and_rounded_and_empty_where_nothing_is_known() -> None:
+    rows = nodule_rows(cases.volume(), cases.mask(), cases.reference(), cases.ORIGIN_LPS_MM)
+    text = nodules_csv(reversed(rows))
+    assert text == nodules_csv(rows)
+    found = list(csv.DictReader(io.StringIO(text)))
+    assert tuple(found[0]) == COLUMNS
+    assert [row["status"] for row in found] == ["true_positive", "false_positive", "missed"]
+    assert found[0]["volume_mm3"] == "67.20"
+    assert found[0]["score"] == "0.9100"
+    assert (found[2]["nodule"], found[2]["score"]) == ("", "")
+
+
+def test_an_empty_mask_without_reference_has_no_rows() -> None:
+    empty = cases.mask(np.zeros(cases.SHAPE, np.uint16))
+    assert nodule_rows(cases.volume(), empty, None, cases.ORIGIN_LPS_MM) == []
+    assert nodules_csv([]) == ",".join(COLUMNS) + "\n"

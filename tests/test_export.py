@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK
+
+import output_cases as cases
+from slicestream import RESEARCH_ONLY
+from slicestream.__main__ import main
+from slicestream.volumes.volume import SeriesId
+
+OTHER = SeriesId(patient="1111111111111111", series="2222222222222222")
+
+
+def arguments(*found: dict[str, Path], out: Path, references: bool = True) -> list[str]:
+    flags = {"--masks": "mask", "--volumes": "volume", "--identities": "identity"}
+    if references:
+        flags["--references"] = "reference"
+    words = ["export"]
+    for flag, kind in flags.items():
+        words += [flag, *(str(case[kind]) for case in found)]
+    return [*words, "--out", str(out)]
+
+
+def test_a_series_gives_seg_overlays_table_and_record(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    case, out = cases.write_case(tmp_path), tmp_path / "out"
+    assert main(arguments(case, out=out)) == 0
+    seg = pydicom.dcmread(out / "segmentations" / f"{cases.SERIES}.dcm")
+    assert int(seg.pixel_array.sum()) == 49
+    assert len(list((out / "overlays").glob("*.png"))) == 4
+    rows = list(csv.DictReader((out / "nodules.csv").read_text().splitlines()))
+    assert [row["status"] for row in rows] == ["true_positive", "false_positive", "missed"]
+    record = json.loads((out / "export.run.json").read_text())
+    assert (record["items"], record["unit"]) == (1, "series")
+    assert set(record["outputs"]) == {f"{cases.SERIES}.dcm", "nodules.csv"}
+    assert set(record["inputs"]) == {f"{cases.SERIES}.mask", f"{cases.SERIES}.volume"}
+    said = capsys.readouterr().out
+    assert "1 series: 1 DICOM SEG, 4 overlays, 2 candidates" in said
+    assert RESEARCH_ONLY in said
+
+
+def test_the_same_input_gives_the_same_hashes(tmp_path: Path) -> None:
+    case, outputs = cases.write_case(tmp_path), []
+    for name in ("one", "two"):
+        assert main(arguments(case, out=tmp_path / name)) == 0
+        outputs.append(json.loads((tmp_path / name / "export.run.json").read_text())["outputs"])
+    assert outputs[0] == outputs[1]
+
+
+def test_a_mask_without_candidates_gives_no_seg_and_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case, out = cases.write_case(tmp_path, np.zeros(cases.SHAPE, np.uint16)), tmp_path / "out"
+    assert main(arguments(case, out=out, references=False)) == 0
+    assert list((out / "segmentations").iterdir()) == []
+    assert list((out / "overlays").iterdir()) == []
+    assert len((out / "nodules.csv").read_text().splitlines()) == 1
+    assert f"no candidates, so no DICOM SEG: 1 series ({cases.SERIES})" in capsys.readouterr().out
+    assert json.loads((out / "export.run.json").read_text())["parameters"]["series_without_candidates"] == [
+        str(cases.SERIES)
+    ]
+
+
+def test_nifti_copies_lie_in_patient_space(tmp_path: Path) -> None:
+    case, out = cases.write_case(tmp_path), tmp_path / "out"
+    assert main([*arguments(case, out=out), "--nifti"]) == 0
+    ct = SimpleITK.ReadImage(str(out / "nifti" / f"{cases.SERIES}-ct.nii.gz"))
+    mask = SimpleITK.ReadImage(str(out / "nifti" / f"{cases.SERIES}-mask.nii.gz"))
+    assert np.array_equal(SimpleITK.GetArrayFromImage(mask), cases.labels())
+    assert np.allclose(ct.GetOrigin(), cases.ORIGIN_LPS_MM, atol=1e-4)
+    assert ct[20, 10, 1] == 50
+
+
+def test_no_overlays_when_none_are_asked_for(tmp_path: Path) -> None:
+    case, out = cases.write_case(tmp_path), tmp_path / "out"
+    assert main([*arguments(case, out=out), "--overlays", "0"]) == 0
+    assert list((out / "overlays").iterdir()) == []
+
+
+def refused(words: list[str], out: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """Return the one line that a refused run prints; nothing may have been written."""
+    assert main(words) == 2
+    said = capsys.readouterr().err.strip()
+    assert "\n" not in said
+    assert not out.exists() or list(out.iterdir()) == []
+    return said
+
+
+def test_a_mask_of_another_volume_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    case, out = cases.write_case(tmp_path), tmp_path / "out"
+    cases.write_mask(case["mask"], cases.mask(volume_hash="00" * 32))
+    assert "files were swapped" in refused(arguments(case, out=out), out, capsys)
+
+
+def test_a_reference_of_another_volume_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    case, out = cases.write_case(tmp_path), tmp_path / "out"
+    cases.write_mask(case["reference"], cases.reference(volume_hash="00" * 32))
+    assert "files were swapped" in refused(arguments(case, out=out), out, capsys)
+
+
+def test_a_mask_without_its_volume_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    case, other, out = cases.write_case(tmp_path), cases.write_case(tmp_path, series=OTHER), tmp_path / "out"
+    words = arguments({**case, "volume": other["volume"]}, out=out)
+    assert "no volume of series" in refused(words, out, capsys)
+
+
+def test_a_series_in_no_identity_map_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    case, other, out = cases.write_case(tmp_path), cases.write_case(tmp_path, series=OTHER), tmp_path / "out"
+    words = arguments({**case, "identity": other["identity"]}, out=out)
+    assert "is in no identity map given" in refused(words, out, capsys)
+
+
+def test_one_mask_given_twice_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    case, out = cases.write_case(tmp_path), tmp_path / "out"
+    words = arguments(case, out=out)
+    words.insert(2, str(case["mask"]))
+    assert "a second mask of series" in refused(words, out, capsys)
+
+
+def test_mask_and_volume_given_the_wrong_way_round_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case, out = cases.write_case(tmp_path), tmp_path / "out"
+    words = arguments({**case, "mask": case["volume"], "volume": case["mask"]}, out=out)
+    assert "holds a volume; need a mask" in refused(words, out, capsys)
+
+
+def test_a_negative_number_of_overlays_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    case, out = cases.write_case(tmp_path), tmp_path / "out"
+    assert "--overlays -1" in refused([*arguments(case, out=out), "--overlays", "-1"], out, capsys)

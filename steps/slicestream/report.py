@@ -107,11 +107,12 @@ def _trained(model: Path | None, weights: Path | None, card: Path | None, metric
     facts = read_json(card)
     model_hash, weights_hash = verify(model), _file_hash(weights)
     _check_named(card, facts, {"model.onnx": (model, model_hash), "weights.safetensors": (weights, weights_hash)})
-    scored = str((metrics or {}).get("model_hash") or model_hash)
-    if scored != model_hash:
+    scored = metrics["models"] if metrics else []
+    if scored and scored != [model_hash]:
+        others = ", ".join(f"{str(other)[:12]}…" for other in scored)
         raise ModelError(
-            f"{model}: content hash {model_hash[:12]}…, but the metrics are of model {scored[:12]}…; models were "
-            "swapped. Give the model that made the masks."
+            f"{model}: content hash {model_hash[:12]}…, but the metrics are of {others}; models were swapped. "
+            "Give the model that made the masks."
         )
     if metrics:
         facts = {**facts, "evaluation": {key: metrics[key] for key in HEADLINE}}

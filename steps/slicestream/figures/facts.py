@@ -20,7 +20,8 @@ from slicestream.figures.nodules import COLUMNS, STATUSES
 Facts = dict[str, Any]
 
 MAX_BYTES = 256 << 20
-INTERVALS = ("pooled", "per_slice", "per_slice_empty_is_one", "per_case")
+OVERLAPS = ("pooled", "per_slice", "per_slice_empty_is_one", "per_slice_annotated", "per_case")
+SIZES = ("all", "under_3", "3-10", "10-30", "30+")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,13 +62,21 @@ def read_metrics(path: Path) -> Facts:
     metrics = read_json(path)
     try:
         str(metrics["split"])
-        int(metrics["cases"]), int(metrics["slices"])
+        nodules = metrics["nodules"]
+        for count in (*(metrics[n] for n in ("patients", "cases", "slices")), nodules["count"]):
+            int(count)
         for measure in ("iou", "dice"):
-            for name in INTERVALS:
-                _interval(metrics[measure][name])
-        for name in ("all", "3-10", "10-30", "30+"):
-            _value_or_interval(metrics["nodules"]["sensitivity"][name])
-        _value_or_interval(metrics["nodules"]["false_positives_per_scan"])
+            for name in OVERLAPS:
+                _check_interval(metrics[measure][name])
+        for name in SIZES:
+            _check_interval(nodules["intervals"]["sensitivity"][name])
+            int(nodules["counts"].get(name, nodules["count"]))
+        _check_interval(nodules["intervals"]["false_positives_per_scan"])
+        for point in metrics["froc"]:
+            _check_interval({"value": point["sensitivity"], "low": None, "high": point["false_positives_per_scan"]})
+        len(metrics["not_scored"])
+        for hash_or_text in (*metrics["models"], *metrics["definitions"].values()):
+            str(hash_or_text)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArtefactError(
             f"{path}: no usable metrics ({_brief(error)}); need metrics.json of `slicestream evaluate`. Make it again."
@@ -165,17 +174,10 @@ def _table(path: Path, what: str, columns: Sequence[str] = ()) -> list[dict[str,
     return rows
 
 
-def _interval(entry: Mapping[str, Any]) -> None:
+def _check_interval(entry: Mapping[str, Any]) -> None:
     for name in ("value", "low", "high"):
         if entry[name] is not None:
             _finite(entry[name])
-
-
-def _value_or_interval(entry: Any) -> None:
-    if isinstance(entry, Mapping):
-        _interval(entry)
-    elif entry is not None:
-        _finite(entry)
 
 
 def _finite(value: Any) -> float:
@@ -204,5 +206,7 @@ def _refuse(constant: str) -> None:
 
 
 def _brief(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     text = f"'{error.args[0]}' is missing" if isinstance(error, KeyError) else str(error)
     return " ".join(text.split())[:160]

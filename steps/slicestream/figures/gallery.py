@@ -84,7 +84,7 @@ def _picture(path: Path, counts: Sequence[int]) -> Picture:
     if max(cut.size) < 2 * CROP_PIXELS:
         cut = cut.resize((cut.width * 2, cut.height * 2), Image.Resampling.NEAREST)
     buffer = io.BytesIO()
-    cut.save(buffer, format="PNG", optimize=True)
+    cut.save(buffer, format="PNG")
     missed, extra, shared = counts
     encoded = base64.b64encode(buffer.getvalue()).decode()
     return Picture(name=path.stem, png_base64=encoded, missed=missed, extra=extra, shared=shared)

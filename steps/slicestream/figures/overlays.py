@@ -65,4 +65,4 @@ def _save(path: Path, pixels: NDArray[np.uint8]) -> None:
     notice = PngImagePlugin.PngInfo()
     notice.add_text("Description", RESEARCH_ONLY)
     with atomic_path(path) as partial:
-        image.save(partial, format="PNG", pnginfo=notice, optimize=True)
+        image.save(partial, format="PNG", pnginfo=notice)

@@ -13,23 +13,17 @@ from markupsafe import Markup
 
 from slicestream import RESEARCH_ONLY, __version__
 from slicestream.figures.charts import Axes, history_charts, line_chart, timeline
-from slicestream.figures.facts import Facts, Record
+from slicestream.figures.facts import OVERLAPS, Facts, Record
 from slicestream.figures.gallery import Picture
 from slicestream.figures.kpis import kpis
 
 ROWS_SHOWN = 400  # of the nodule table; the whole of it is in nodules.csv
-SIZES = (
-    ("all", "all sizes"),
-    ("0-3", "under 3 mm"),
-    ("3-10", "3 to 10 mm"),
-    ("10-30", "10 to 30 mm"),
-    ("30+", "30 mm and over"),
-)
-DEFINITIONS = {
-    "pooled": "all voxels of all cases together",
-    "per_slice": "mean over slices that prediction or reference marks",
-    "per_slice_empty_is_one": "mean over all slices; empty in both counts as 1",
-    "per_case": "each case's voxels together, mean over cases",
+SIZES = {
+    "all": "all sizes",
+    "under_3": "under 3 mm",
+    "3-10": "3 to under 10 mm",
+    "10-30": "10 to under 30 mm",
+    "30+": "30 mm and over",
 }
 
 
@@ -63,7 +57,7 @@ def render(content: Content) -> str:
         content=content,
         version=__version__,
         notice=RESEARCH_ONLY,
-        definitions=DEFINITIONS,
+        overlaps=OVERLAPS,
         sensitivity=_sensitivity(content.metrics),
         counts=_counts(content.nodules),
         series=sorted({(row["patient"], row["series"]) for row in content.nodules}),
@@ -77,22 +71,18 @@ def render(content: Content) -> str:
     )
 
 
-def _sensitivity(metrics: Facts | None) -> list[tuple[str, Facts]]:
-    """Return (label, {value, low, high}) for each size that the metrics have."""
-    found = metrics["nodules"]["sensitivity"] if metrics else {}
-    return [(label, interval(found[key])) for key, label in SIZES if key in found]
-
-
-def interval(entry: Any) -> Facts:
-    """Return {value, low, high} of an entry that is such an object, a plain number or None."""
-    if isinstance(entry, Mapping):
-        return {name: entry.get(name) for name in ("value", "low", "high")}
-    return {"value": entry, "low": None, "high": None}
+def _sensitivity(metrics: Facts | None) -> list[tuple[str, int, Facts]]:
+    """Return (size in words, number of reference nodules, {value, low, high}) for each size."""
+    if metrics is None:
+        return []
+    nodules = metrics["nodules"]
+    counts, found = {"all": nodules["count"], **nodules["counts"]}, nodules["intervals"]["sensitivity"]
+    return [(words, int(counts[size]), found[size]) for size, words in SIZES.items()]
 
 
 def _froc(metrics: Facts | None) -> Markup:
-    points = ((metrics or {}).get("nodules") or {}).get("froc") or (metrics or {}).get("froc") or []
-    line = sorted((float(p["false_positives_per_scan"]), float(p["sensitivity"])) for p in points)
+    points = [point for point in metrics["froc"] if point["sensitivity"] is not None] if metrics else []
+    line = [(float(point["false_positives_per_scan"]), float(point["sensitivity"])) for point in points]
     axes = Axes(title="FROC", x_label="false positives per scan", y_label="sensitivity", y_range=(0.0, 1.0))
     return line_chart({"sensitivity": line}, axes)
 
@@ -138,6 +128,12 @@ def _range(entry: Facts, decimals: int = 2) -> str:
     return f"{float(entry['low']):.{decimals}f} to {float(entry['high']):.{decimals}f}"
 
 
+def _percent(entry: Facts) -> str:
+    if entry["low"] is None or entry["high"] is None:
+        return ""
+    return f"{100 * float(entry['low']):.0f} to {100 * float(entry['high']):.0f} %"
+
+
 def _duration(seconds: float | None) -> str:
     if seconds is None:
         return "–"
@@ -174,8 +170,8 @@ def _per(unit: str) -> str:
 
 _FILTERS: dict[str, Callable[..., Any]] = {
     "number": _number,
-    "interval": interval,
     "range": _range,
+    "percent": _percent,
     "duration": _duration,
     "size": _size,
     "digest": _digest,

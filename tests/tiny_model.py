@@ -1,6 +1,5 @@
 """Small models whose answers are known, in the form that `slicestream train` writes. No training, no torch."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -82,5 +81,3 @@ def _write(path, nodes, weights, metadata, shapes=(["B", 1, "H", "W"], ["B", 1, 
     onnx.checker.check_model(model)
     path.write_bytes(seal(model.SerializeToString()))
     return path
-
-

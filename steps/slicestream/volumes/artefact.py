@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +32,11 @@ _HEADER = "header.json"
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # ZIP's earliest time: the real one is nobody's business
 _MAX_HEADER_BYTES = 64 << 20
 _MAX_ARRAY_BYTES = 64 << 30
+# what zipfile, json and blosc2 raise on damaged bytes
+_BROKEN = (
+    *(KeyError, ValueError, TypeError, OverflowError, RuntimeError, NotImplementedError, EOFError, OSError),
+    *(zipfile.BadZipFile, zlib.error, struct.error),
+)
 _DTYPES = ("int16", "uint8", "uint16", "float32")
 
 
@@ -44,7 +51,7 @@ class Artefact:
 
 
 def content_hash(kind: str, header: Header, arrays: Mapping[str, AnyArray]) -> str:
-    """Return SHA-256 over kind, canonical JSON header and, by name, each array's type, shape and little-endian voxels."""
+    """Return SHA-256 over kind, canonical header and, by name, each array's type, shape and little-endian voxels."""
     digest = hashlib.sha256(_canonical({"kind": kind, "format": FORMAT, "header": header}))
     for name in sorted(arrays):
         array = arrays[name]
@@ -109,7 +116,7 @@ def _compress(array: AnyArray) -> bytes:
 def _opened(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile) as error:
+    except _BROKEN as error:
         raise ArtefactError(
             f"{path}: cannot be opened ({error}); need a file that a SliceStream step wrote. "
             "Check the name, or make it again."
@@ -124,7 +131,7 @@ def _document(archive: zipfile.ZipFile, path: Path, kind: str) -> dict[str, Any]
         found, arrays = document["kind"], document["arrays"]
         if document["format"] != FORMAT or not isinstance(document["header"], dict) or not isinstance(arrays, dict):
             raise ValueError("unknown format")
-    except (KeyError, ValueError, TypeError, OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+    except _BROKEN as error:
         raise ArtefactError(
             f"{path}: no readable header ({error}); need a {kind} file. Make or fetch it again."
         ) from error
@@ -148,7 +155,7 @@ def _decompress(archive: zipfile.ZipFile, path: Path, name: str, spec: Mapping[s
         if packed.shape != shape or packed.dtype != np.dtype(dtype):
             raise ValueError(f"{packed.dtype} {packed.shape} inside, {dtype} {shape} announced")
         return np.asarray(packed[...])
-    except (KeyError, ValueError, TypeError, RuntimeError, OSError, zipfile.BadZipFile, NotImplementedError) as error:
+    except _BROKEN as error:
         raise ArtefactError(
             f"{path}: array '{name}' cannot be read ({error}). Make or fetch the file again."
         ) from error

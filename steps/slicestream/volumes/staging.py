@@ -32,7 +32,10 @@ def staged(out: Path) -> Iterator[Path]:
             path.replace(out / path.name)
         made = None
     except OSError as error:
-        raise OutputError(_cannot_write(out, error)) from error
+        cause = _first_cause(error)
+        if cause is None:
+            raise
+        raise OutputError(_cannot_write(out, cause)) from error
     except OutputError as error:
         raise OutputError(str(error).replace(f"{room}{os.sep}", f"{out}{os.sep}")) from error
     finally:
@@ -49,6 +52,13 @@ def _made(out: Path) -> Path | None:
     except OSError as error:
         raise OutputError(_cannot_write(out, error)) from error
     return first
+
+
+def _first_cause(error: BaseException | None) -> OSError | None:
+    """Return what the system said: pydicom wraps it into an OSError of its own, without a number."""
+    while error is not None and not (isinstance(error, OSError) and error.errno):
+        error = error.__cause__ or error.__context__
+    return error if isinstance(error, OSError) else None
 
 
 def _cannot_write(out: Path, error: OSError) -> str:

@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+
+from slicestream.errors import ModelError
+from slicestream.inference.model import available_cores, load_model
+from slicestream.volumes.seal import verify
+from tiny_model import write_hu_model, write_model_of_another_shape, write_random_model
+
+
+def test_model_brings_its_window_threshold_and_hash(tmp_path):
+    path = write_hu_model(tmp_path / "model.onnx", window_low_hu="-1000", window_high_hu="400", threshold="0.35")
+    model = load_model(path, threads=1)
+    assert (model.window.low_hu, model.window.high_hu, model.threshold) == (-1000.0, 400.0, 0.35)
+    assert (model.architecture, model.content_hash) == ("tiny", verify(path))
+
+
+def test_model_without_a_threshold_takes_a_half(tmp_path):
+    path = tmp_path / "model.onnx"
+    write_hu_model(path, threshold="0.5")
+    assert load_model(path, threads=1).threshold == 0.5
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"slicestream_format": "2"}, "slicestream_format '2'"),
+        ({"window_low_hu": "400"}, "low must be under high"),
+        ({"window_low_hu": "wide"}, "could not convert"),
+        ({"threshold": "1.5"}, "threshold 1.5"),
+        ({"threshold": "half"}, "metadata"),
+    ],
+)
+def test_metadata_that_cannot_be_used_are_one_clear_line(tmp_path, metadata, message):
+    path = write_hu_model(tmp_path / "model.onnx", **metadata)
+    with pytest.raises(ModelError, match=message) as caught:
+        load_model(path, threads=1)
+    assert "\n" not in str(caught.value)
+
+
+def test_damaged_model_is_refused_by_its_hash(tmp_path):
+    path = write_random_model(tmp_path / "model.onnx")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=r"model\.onnx: content hash .* was sealed in it"):
+        load_model(path, threads=1)
+
+
+def test_network_of_another_architecture_is_refused(tmp_path):
+    path = write_model_of_another_shape(tmp_path / "model.onnx")
+    with pytest.raises(ModelError, match=r"input is image tensor\(float\) .*need 'image' .* another architecture"):
+        load_model(path, threads=1)
+
+
+def test_file_that_is_no_model_is_refused(tmp_path):
+    (tmp_path / "model.onnx").write_text("hello")
+    with pytest.raises(ModelError, match="no seal inside"):
+        load_model(tmp_path / "model.onnx", threads=1)
+    with pytest.raises(ModelError, match=r"gone\.onnx"):
+        load_model(tmp_path / "gone.onnx", threads=1)
+
+
+def test_images_that_the_network_cannot_take_are_a_model_error(tmp_path):
+    model = load_model(write_random_model(tmp_path / "model.onnx"), threads=1)
+    with pytest.raises(ModelError, match=r"model tiny: fails on images of shape \(1, 1, 7, 7\)"):
+        model.probability(np.zeros((1, 1, 7, 7), np.float32))
+
+
+def test_cores_are_those_of_the_affinity_or_the_quota(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    quota = tmp_path / "cpu.max"
+    monkeypatch.setattr("slicestream.inference.model._CGROUP_QUOTA", quota)
+    assert available_cores() == 8
+    for text, cores in (("max 100000", 8), ("250000 100000", 3), ("1600000 100000", 8), ("1000 100000", 1)):
+        quota.write_text(text)
+        assert available_cores() == cores

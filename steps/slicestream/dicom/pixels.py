@@ -60,7 +60,7 @@ def _decoded(image: Dataset, path: Path) -> NDArray[np.integer]:
             warnings.simplefilter("ignore")
             pixels: NDArray[np.integer] = image.pixel_array
     except Exception as error:  # each codec fails in its own way on damaged data
-        reason = " ".join(str(error).split())[:160]
+        reason = " ".join(str(error).split(" - ")[0].split())[:160]
         raise SeriesError(
             f"{path}: pixels cannot be decoded ({reason}); truncated or damaged. Fetch it again."
         ) from error

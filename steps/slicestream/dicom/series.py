@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -156,12 +157,13 @@ def _spacing_mm(ordered: list[_Image], distance: NDArray[np.float64]) -> float:
     if len(ordered) == 1:
         return _thickness_mm(ordered[0])
     steps = np.diff(distance)
-    usual = float(np.median(steps))
+    usual = float(np.sort(steps)[(len(steps) - 1) // 2])  # of two steps the smaller: the other has a gap
     allowed = max(_SPACING_TOLERANCE * usual, _SPACING_TOLERANCE_MM) + _rounding_mm(ordered)
-    for index, step in enumerate(steps):
-        pair = f"{ordered[index].source.path} and {ordered[index + 1].source.path.name}"
-        if step < _SPACING_TOLERANCE_MM:
-            raise SeriesError(f"{pair}: both at {distance[index]:.2f} mm; need one slice per position. Remove one.")
+    pairs = [f"{a.source.path} and {b.source.path.name}" for a, b in pairwise(ordered)]
+    if steps.min() < _SPACING_TOLERANCE_MM:
+        pair, place = pairs[int(np.argmin(steps))], distance[int(np.argmin(steps))]
+        raise SeriesError(f"{pair}: both at {place:.2f} mm; need one slice per position. Remove one.")
+    for pair, step in zip(pairs, steps, strict=True):
         if abs(step - usual) <= allowed:
             continue
         missing = round(step / usual) - 1

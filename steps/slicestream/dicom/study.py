@@ -85,11 +85,10 @@ def share_of(patients: Iterable[Patient], index: int, count: int) -> list[Patien
 
 def check_ct(header: Dataset, path: Path) -> None:
     """Raise StudyError where a file is not a single-frame CT image."""
-    modality, kind = text_of(header, "Modality"), header.get("SOPClassUID")
+    modality, kind = str(needed(header, "Modality", path)), needed(header, "SOPClassUID", path)
     if modality != "CT" or kind != CTImageStorage:
-        name = getattr(kind, "name", "") or "no SOPClassUID"
         raise StudyError(
-            f"{path}: modality {modality or 'missing'} ({name}); need CT (CT Image Storage, one file per slice). "
+            f"{path}: modality {modality} ({getattr(kind, 'name', kind)}); need CT (CT Image Storage, one file per slice). "
             "Remove it from the folder, or convert it."
         )
 

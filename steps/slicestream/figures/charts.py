@@ -61,7 +61,7 @@ def history_charts(history: Mapping[str, Sequence[float | None]]) -> list[Markup
     losses, scores = {}, {}
     for name, column in history.items():
         line = [(x, y) for x, y in zip(epochs, column, strict=True) if x is not None and y is not None]
-        readable = name.replace("_", " ")
+        readable = name.replace("_", " ").replace("iou", "IoU").replace("dice", "Dice")
         if "loss" in name:
             losses[readable] = line
         elif "iou" in name or "dice" in name:

@@ -55,8 +55,9 @@ def read_mask(path: Path, shape: tuple[int, int]) -> NDArray[np.bool_]:
             size, mode = (image.height, image.width), image.mode
             pixels = np.asarray(image) if size == shape and mode in ("1", "L") else None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = "not a whole image" if isinstance(error, UnidentifiedImageError) else str(error)
         raise AnnotationError(
-            f"{path}: mask cannot be read ({error}); need an 8-bit grey PNG. Make it again."
+            f"{path}: mask cannot be read ({reason}); need an 8-bit grey PNG. Make it again."
         ) from error
     if size != shape:
         raise AnnotationError(

@@ -43,7 +43,8 @@ def needed(dataset: Dataset, name: str, path: Path) -> Any:
         raise StudyError(f"{path}: {name} cannot be read ({_one_line(str(error))}). Fetch the file again.") from error
     if value is None or value == "":
         raise StudyError(
-            f"{path}: no {name} in the header (truncated?); need a whole CT image. Fetch it again, or leave the series out."
+            f"{path}: no {name} in the header (truncated?); need a whole CT image. "
+            "Fetch it again, or leave the series out."
         )
     return value
 

@@ -88,8 +88,8 @@ def check_ct(header: Dataset, path: Path) -> None:
     modality, kind = str(needed(header, "Modality", path)), needed(header, "SOPClassUID", path)
     if modality != "CT" or kind != CTImageStorage:
         raise StudyError(
-            f"{path}: modality {modality} ({getattr(kind, 'name', kind)}); need CT (CT Image Storage, one file per slice). "
-            "Remove it from the folder, or convert it."
+            f"{path}: modality {modality} ({getattr(kind, 'name', kind)}); "
+            "need CT (CT Image Storage, one file per slice). Remove it from the folder, or convert it."
         )
 
 

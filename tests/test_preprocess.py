@@ -1,0 +1,362 @@
+"""preprocess on cohorts whose voxels, geometry and nodules are known."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom import Dataset, dcmread
+
+from ct_files import change, ct_series, ct_slice, read_rows, unitochest, write_mask_png, write_table
+from slicestream.__main__ import main
+from slicestream.dicom.identity import read_identities
+from slicestream.volumes.artefact import read_artefact
+from slicestream.volumes.mask import read_mask
+from slicestream.volumes.slices import read_slices
+from slicestream.volumes.volume import Volume, read_volume
+
+KEY = "a secret of the tests only\n"
+
+
+def preprocess(cohort: Path, out: Path, *options: str) -> None:
+    key = out.parent / "key"
+    key.write_text(KEY)
+    arguments = ["--cohort", str(cohort), "--pseudonym-key", str(key), "--out", str(out), *options]
+    assert main(["preprocess", *arguments]) == 0
+
+
+def only_volume(out: Path) -> Volume:
+    (path,) = out.glob("*.volume")
+    return read_volume(path)
+
+
+def series_index(out: Path) -> list[dict[str, object]]:
+    (path,) = out.glob("series-*.json")
+    return list(json.loads(path.read_text())["series"])
+
+
+def test_slices_are_ordered_by_position_not_by_name(tmp_path: Path) -> None:
+    for name, z_mm, stored in (("a", 5.0, 300), ("b", 0.0, 100), ("c", 2.5, 200)):
+        pixels = np.full((16, 16), stored, "<u2").tobytes()
+        ct_slice(tmp_path / "cohort" / f"{name}.dcm", z_mm=z_mm, PixelData=pixels)
+    preprocess(tmp_path / "cohort", tmp_path / "out")
+    volume = only_volume(tmp_path / "out")
+    assert volume.hu[:, 0, 0].tolist() == [-924, -824, -724]
+    assert volume.geometry.spacing_mm == (2.5, 0.7, 0.7)
+
+
+def test_a_head_first_prone_stack_keeps_its_axes(tmp_path: Path) -> None:
+    ct_series(tmp_path / "cohort", ImageOrientationPatient=["-1", "0", "0", "0", "1", "0"])
+    preprocess(tmp_path / "cohort", tmp_path / "out")
+    assert only_volume(tmp_path / "out").geometry.direction_lps == ((0, 0, -1), (0, 1, 0), (-1, 0, 0))
+
+
+def test_spacing_comes_from_positions_not_from_thickness(tmp_path: Path) -> None:
+    ct_series(tmp_path / "cohort", SliceThickness="5")
+    preprocess(tmp_path / "cohort", tmp_path / "out")
+    assert only_volume(tmp_path / "out").geometry.spacing_mm[0] == 2.5
+
+
+def test_a_single_slice_has_the_spacing_of_its_thickness(tmp_path: Path) -> None:
+    ct_series(tmp_path / "cohort", slices=1, SliceThickness="4")
+    preprocess(tmp_path / "cohort", tmp_path / "out")
+    assert only_volume(tmp_path / "out").geometry.spacing_mm[0] == 4.0
+
+
+def test_positions_rounded_by_the_scanner_are_one_spacing(tmp_path: Path) -> None:
+    for k in range(20):
+        ct_slice(tmp_path / "cohort" / f"{k}.dcm", z_mm=round(0.625 * k, 1))
+    preprocess(tmp_path / "cohort", tmp_path / "out")
+    assert only_volume(tmp_path / "out").geometry.spacing_mm[0] == pytest.approx(0.625, abs=0.005)
+
+
+def test_two_series_in_one_folder_are_two_volumes(tmp_path: Path) -> None:
+    ct_series(tmp_path / "cohort" / "any" / "depth", slices=3)
+    for k in range(2):
+        ct_slice(tmp_path / "cohort" / "any" / "depth" / f"other{k}.dcm", z_mm=2.5 * k, series=2)
+    preprocess(tmp_path / "cohort", tmp_path / "out")
+    assert sorted(int(str(entry["slices"])) for entry in series_index(tmp_path / "out")) == [2, 3]
+
+
+def test_a_seg_and_a_localizer_beside_the_ct_are_set_aside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ct_series(tmp_path / "cohort")
+    ct_slice(tmp_path / "cohort" / "seg.dcm", z_mm=0, series=2, Modality="SEG")
+    ct_slice(tmp_path / "cohort" / "scout.dcm", z_mm=0, series=3, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    (tmp_path / "cohort" / "README.txt").write_text("hello")
+    preprocess(tmp_path / "cohort", tmp_path / "out")
+    said = capsys.readouterr().err
+    assert "set aside 1 SEG objects" in said
+    assert "set aside 1 localizer images" in said
+    assert "set aside 1 files that are not DICOM by their name" in said
+    assert only_volume(tmp_path / "out").hu.shape == (4, 16, 16)
+
+
+def test_a_plain_folder_gives_volumes_and_no_training_slices(tmp_path: Path) -> None:
+    ct_series(tmp_path / "cohort")
+    preprocess(tmp_path / "cohort", tmp_path / "out")
+    assert read_slices(tmp_path / "out" / "training-1of1.slices") == []
+    assert [entry["reference"] for entry in series_index(tmp_path / "out")] == [None]
+
+
+def test_every_mask_is_trained_on_and_a_share_of_the_rest(tmp_path: Path) -> None:
+    unitochest(tmp_path / "cohort", patients=3, slices=60, marked=5)
+    for share, low, high in (("0", 0, 0), ("0.2", 15, 55), ("1", 165, 165)):
+        preprocess(tmp_path / "cohort", tmp_path / share, "--negatives", share)
+        stacks = read_slices(tmp_path / share / "training-1of1.slices")
+        drawn = sum(int(stack.nodule.any(axis=(1, 2)).sum()) for stack in stacks)
+        assert drawn == 15
+        assert low <= sum(len(stack.hu) for stack in stacks) - drawn <= high
+
+
+def test_a_patient_without_annotation_is_kept_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    unitochest(tmp_path / "cohort")
+    write_table(
+        tmp_path / "cohort",
+        [row | ({"mask": ""} if row["patientID"] == "0002" else {}) for row in read_rows(tmp_path / "cohort")],
+    )
+    preprocess(tmp_path / "cohort", tmp_path / "out")
+    entries = series_index(tmp_path / "out")
+    (bare,) = [entry for entry in entries if entry["reference"] is None]
+    said = capsys.readouterr()
+    assert f"1 patients have no annotated slice, kept for inference only: {bare['patient']}" in said.err
+    assert "3 patients, 3 series, 12 slices, 4 with a mask" in said.out
+
+
+def test_touching_pixels_are_one_nodule_also_over_corners(tmp_path: Path) -> None:
+    cohort = unitochest(tmp_path / "cohort", patients=1, slices=4, marked=2)
+    for k, corner in ((1, 0), (2, 2)):
+        pixels = np.zeros((16, 16), np.uint8)
+        pixels[corner : corner + 2, corner : corner + 2] = 255
+        pixels[12:14, 12:14] = 255 * (k == 2)
+        write_mask_png(cohort / f"masks/patient_0001/exam_1/0001_1_{k:04d}_mask.png", pixels)
+    preprocess(cohort, tmp_path / "out")
+    (path,) = (tmp_path / "out").glob("*.reference")
+    reference = read_mask(path, "reference")
+    assert [nodule.voxels for nodule in reference.candidates] == [8, 4]
+    assert reference.volume_hash == only_volume(tmp_path / "out").content_hash
+
+
+def test_shares_hold_whole_patients_and_are_the_whole_together(tmp_path: Path) -> None:
+    unitochest(tmp_path / "cohort", patients=5)
+    preprocess(tmp_path / "cohort", tmp_path / "all")
+    names: list[str] = []
+    for share in ("1/2", "2/2"):
+        out = tmp_path / share.replace("/", "of")
+        preprocess(tmp_path / "cohort", out, "--share", share)
+        names += [path.name for path in out.glob("*.volume")]
+        for path in out.glob("*.volume"):
+            assert path.read_bytes() == (tmp_path / "all" / path.name).read_bytes()
+        assert (out / f"preprocess-{out.name}.run.json").exists()
+    assert sorted(names) == sorted(path.name for path in (tmp_path / "all").glob("*.volume"))
+
+
+def test_an_index_lists_its_series_in_the_order_of_file_names(preprocessed: Path) -> None:
+    listed = [str(entry["volume"]) for entry in series_index(preprocessed)]
+    assert listed == sorted(path.name for path in preprocessed.glob("*.volume"))
+    assert len(listed) == 7
+
+
+def test_two_runs_give_the_same_bytes(cohort: Path, preprocessed: Path, tmp_path: Path) -> None:
+    key = str(cohort / "pseudonym_key")
+    assert main(["preprocess", "--cohort", str(cohort), "--pseudonym-key", key, "--out", str(tmp_path)]) == 0
+    again = sorted(path for path in tmp_path.iterdir() if not path.name.endswith(".run.json"))
+    assert len(again) == 17
+    for path in again:
+        assert path.read_bytes() == (preprocessed / path.name).read_bytes(), path.name
+
+
+def test_two_exams_of_a_patient_have_one_pseudonym(preprocessed: Path) -> None:
+    assert len({entry["patient"] for entry in series_index(preprocessed)}) == 6
+
+
+def test_another_key_gives_other_pseudonyms(tmp_path: Path) -> None:
+    ct_series(tmp_path / "cohort")
+    preprocess(tmp_path / "cohort", tmp_path / "one")
+    (tmp_path / "other").write_text("another secret of the tests\n")
+    arguments = ["--cohort", str(tmp_path / "cohort"), "--pseudonym-key", str(tmp_path / "other")]
+    assert main(["preprocess", *arguments, "--out", str(tmp_path / "two")]) == 0
+    one, two = only_volume(tmp_path / "one"), only_volume(tmp_path / "two")
+    assert one.id.patient != two.id.patient
+    assert one.id.series != two.id.series
+
+
+def test_excluded_patients_are_skipped_and_counted(tmp_path: Path) -> None:
+    unitochest(tmp_path / "cohort", patients=4)
+    (tmp_path / "list").write_text("P2\n0003\n\n")
+    preprocess(tmp_path / "cohort", tmp_path / "out", "--exclude", str(tmp_path / "list"))
+    document = json.loads((tmp_path / "out" / "series-1of1.json").read_text())
+    assert document["excluded_patients"] == 2
+    assert len(document["series"]) == 2
+
+
+def test_patients_of_the_table_with_one_patient_id_are_one(tmp_path: Path) -> None:
+    cohort = unitochest(tmp_path / "cohort", patients=3)
+    for path in (cohort / "images" / "patient_0003").rglob("*.dcm"):
+        change(path, PatientID="P1")
+    preprocess(cohort, tmp_path / "out")
+    assert len({entry["patient"] for entry in series_index(tmp_path / "out")}) == 2
+
+
+def test_a_missing_patient_id_is_stood_in_for_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ct_series(tmp_path / "cohort", PatientID=None)
+    preprocess(tmp_path / "cohort", tmp_path / "out")
+    assert "1 studies have no PatientID" in capsys.readouterr().err
+    assert only_volume(tmp_path / "out").hu.shape == (4, 16, 16)
+
+
+def test_the_dry_run_writes_nothing_and_lists_every_series(
+    cohort: Path, preprocessed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    key = str(cohort / "pseudonym_key")
+    assert main(["preprocess", "--cohort", str(cohort), "--pseudonym-key", key, "--dry-run", "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert not out.exists()
+    listed = [line.split()[:3] for line in said.splitlines()]
+    for entry in series_index(preprocessed):
+        assert [f"{entry['patient']}-{entry['series']}", str(entry["slices"]), "slices"] in listed
+    assert "dry run: nothing was written" in said
+
+
+def test_reference_volumes_are_those_of_the_truth(cohort: Path, preprocessed: Path) -> None:
+    with (cohort / "truth.csv").open() as text:
+        truth = list(csv.DictReader(text))
+    known: dict[str, list[float]] = {}
+    for row in truth:
+        known.setdefault(row["series_uid"], []).append(float(row["volume_mm3"]))
+    errors = []
+    identities = read_identities(preprocessed.glob("*.identity"))
+    for path in preprocessed.glob("*.reference"):
+        reference = read_mask(path, "reference")
+        nodules = known[identities[str(reference.id)][0].SeriesInstanceUID]
+        volumes = [nodule.voxels * reference.geometry.voxel_mm3 for nodule in reference.candidates]
+        assert len(volumes) == len(nodules)
+        for measured, real in zip(sorted(volumes), sorted(nodules), strict=True):
+            errors.append(abs(measured - real) / real)
+    assert np.median(errors) < 0.10
+
+
+CANARY = "QUOKKA"
+CANARY_UID = "1.2.826.0.1.3680043.10.1.424242"
+CANARY_DATE = "19170403"
+
+
+def planted(folder: Path) -> Path:
+    """A cohort with a mark in everything that could tell who the patient is."""
+    cohort = unitochest(folder / f"{CANARY}-cohort", patients=1, slices=3)
+    for k, path in enumerate(sorted(cohort.rglob("*.dcm"))):
+        image = dcmread(path)
+        for name in ("PatientName", "PatientID", "AccessionNumber", "StudyID", "InstitutionName", "StudyDescription"):
+            setattr(image, name, f"{CANARY}{name}")
+        for name in (
+            "SeriesDescription",
+            "OtherPatientIDs",
+            "PatientComments",
+            "ReferringPhysicianName",
+            "StationName",
+        ):
+            setattr(image, name, f"{CANARY}{name}")
+        for name in ("PatientBirthDate", "StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate"):
+            setattr(image, name, CANARY_DATE)
+        for name in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
+            setattr(image, name, f"{CANARY_UID}.1")
+        image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = f"{CANARY_UID}.{k + 10}"
+        image.add_new(0x00090010, "LO", f"{CANARY} PRIVATE")
+        image.add_new(0x00091001, "UN", CANARY.encode() * 20)
+        image.add_new(0x60000010, "US", 16)
+        image.add_new(0x60003000, "OW", (CANARY.encode() * 6)[:32])
+        inner = Dataset()
+        inner.PatientID = f"{CANARY}inner"
+        image.OtherPatientIDsSequence = [inner]
+        image.ImagePositionPatient = ["417.25", "-391.75", f"{613.5 + 2.5 * k}"]
+        # text burnt into the bits above BitsStored, as in old overlays
+        pixels = np.frombuffer(image.PixelData, "<u2").copy()
+        letters = np.frombuffer((CANARY.encode() * 50)[: pixels.size], np.uint8).astype("<u2")
+        image.PixelData = (pixels | (letters << 12)).astype("<u2").tobytes()
+        image.save_as(path)
+    for folder_name in ("images", "masks"):
+        (cohort / folder_name / "patient_0001").rename(cohort / folder_name / f"patient_{CANARY}")
+    for kind in ("images", "masks"):
+        for path in list((cohort / kind).rglob("0001_*")):
+            path.rename(path.with_name(path.name.replace("0001_1", f"{CANARY}_1", 1)))
+    rows = [
+        {k: v.replace("patient_0001", f"patient_{CANARY}").replace("/0001_1", f"/{CANARY}_1") for k, v in row.items()}
+        for row in read_rows(cohort)
+    ]
+    write_table(cohort, [row | {"patientID": f"{CANARY}csv"} for row in rows])
+    return cohort
+
+
+def spellings(word: str) -> list[bytes]:
+    """A word in the ways that it may hide in a file."""
+    plain = word.encode()
+    coded = [base64.b64encode(b"\0" * k + plain)[-(-8 * k // 6) : 8 * (k + len(plain)) // 6] for k in range(3)]
+    return [plain, plain.lower(), plain.hex().encode(), word.encode("utf-16-le"), word.encode("utf-16-be"), *coded]
+
+
+def test_no_identity_leaves_in_any_spelling(tmp_path: Path) -> None:
+    cohort = planted(tmp_path)
+    preprocess(cohort, tmp_path / "out")
+    leaving = [path for path in (tmp_path / "out").iterdir() if path.suffix != ".identity"]
+    assert {path.suffix for path in leaving} == {".volume", ".reference", ".slices", ".json"}
+    marks = [CANARY, CANARY_UID, CANARY_DATE, "417.25", "391.75", "613.5", str(tmp_path)]
+    for path in leaving:
+        content = [path.name.encode(), path.read_bytes()]
+        if zipfile.is_zipfile(path):
+            artefact = read_artefact(path, path.suffix[1:])
+            content += [array.tobytes() for array in artefact.arrays.values()]
+            with zipfile.ZipFile(path) as archive:
+                content += [archive.read(name) for name in archive.namelist()]
+                content += [entry.extra + entry.comment for entry in archive.infolist()]
+                assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
+        for mark in marks:
+            for spelling in spellings(mark):
+                assert not any(spelling in part for part in content), (path.name, mark, spelling)
+
+
+def test_bits_above_bits_stored_do_not_reach_the_volume(tmp_path: Path) -> None:
+    preprocess(planted(tmp_path), tmp_path / "out")
+    assert np.unique(only_volume(tmp_path / "out").hu).tolist() == [-500]
+
+
+def test_the_identity_map_is_private_and_gives_headers_in_volume_order(tmp_path: Path) -> None:
+    preprocess(planted(tmp_path), tmp_path / "out")
+    path = tmp_path / "out" / "source-1of1.identity"
+    assert path.stat().st_mode & 0o777 == 0o600
+    identities = read_identities([path])
+    headers = identities[str(only_volume(tmp_path / "out").id)]
+    assert [float(header.ImagePositionPatient[2]) for header in headers] == [613.5, 616.0, 618.5]
+    assert headers[0].PatientName == f"{CANARY}PatientName"
+    assert headers[0].SOPInstanceUID.startswith(CANARY_UID)
+    for header in headers:
+        assert "PixelData" not in header
+        assert 0x60003000 not in header
+
+
+def test_the_run_record_counts_and_names_what_left(preprocessed: Path) -> None:
+    record = json.loads((preprocessed / "preprocess-1of1.run.json").read_text())
+    assert record["unit"] == "slices"
+    assert record["items"] == sum(int(str(entry["slices"])) for entry in series_index(preprocessed))
+    assert record["inputs"] == {}
+    leaving = {p.name for p in preprocessed.iterdir() if not p.name.endswith((".identity", ".run.json"))}
+    assert set(record["outputs"]) == leaving
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("folder", "shapes"),
+    [("ct/CPTAC-PDA_C3N-00249", {(102, 512, 512)}), ("ct/Lung-PET-CT-Dx_A0002", {(30, 512, 512)})],
+)
+def test_a_clinical_folder_becomes_one_volume(
+    data: Path, tmp_path: Path, folder: str, shapes: set[tuple[int, int, int]]
+) -> None:
+    preprocess(data / folder, tmp_path / "out")
+    volume = only_volume(tmp_path / "out")
+    assert {volume.geometry.shape} == shapes
+    assert volume.hu.min() == -1024
+    assert volume.hu.max() > 500

@@ -115,7 +115,7 @@ class _Export:
         if reference_path and reference:
             check_same_volume(reference_path, reference, volume)
         self._note_inputs(mask_path, mask, volume_path, volume)
-        if mask.candidates:
+        if mask.candidates or mask.labels.any():
             path = self.out / "segmentations" / f"{mask.id}.dcm"
             self.record.add_output(path, write_segmentation(path, mask, headers))
             self.segmentations += 1

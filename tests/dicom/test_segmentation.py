@@ -15,7 +15,7 @@ import SimpleITK
 import output_cases as cases
 from slicestream import RESEARCH_ONLY
 from slicestream.dicom.segmentation import build_segmentation, write_segmentation
-from slicestream.errors import ArtefactError
+from slicestream.errors import ArtefactError, StudyError
 from slicestream.volumes.geometry import Geometry
 from slicestream.volumes.mask import Candidate, Mask
 
@@ -201,3 +201,85 @@ def test_a_header_without_frame_of_reference_or_with_an_odd_sex_is_completed() -
     segmentation = build_segmentation(cases.mask(), source)
     assert segmentation.FrameOfReferenceUID.startswith("2.25.")
     assert segmentation.PatientSex == ""
+
+
+ODD_HEADERS = {
+    "ACR-NEMA dates": {"StudyDate": "2009.11.22", "StudyTime": "12:14:38", "PatientBirthDate": "19xx"},
+    "an age without its unit": {"PatientAge": "71", "StudyDescription": "Z" * 80},
+    "a Chinese name": {"SpecificCharacterSet": "GB18030", "PatientName": "王^小东"},
+    "a Japanese name": {"SpecificCharacterSet": ["ISO 2022 IR 6", "ISO 2022 IR 87"], "PatientName": "A^B=山田^太郎"},
+    "no thickness": {"SliceThickness": "0"},
+}
+
+
+@pytest.mark.parametrize("values", ODD_HEADERS.values(), ids=ODD_HEADERS.keys())
+def test_dciodvfy_finds_no_error_with_odd_headers(values: dict[str, object], tmp_path: Path) -> None:
+    source = cases.headers()
+    with pydicom.config.disable_value_validation():
+        for header in source:
+            for name, value in values.items():
+                header.pop(name, None)
+                setattr(header, name, value)
+    write_segmentation(tmp_path / "odd.dcm", cases.mask(), source)
+    said = dciodvfy(tmp_path / "odd.dcm")
+    assert "Segmentation" in said
+    assert "Error" not in said
+    written = pydicom.dcmread(tmp_path / "odd.dcm")
+    assert written.PatientName == values.get("PatientName", "")
+    if "StudyDate" in values:
+        assert (written.StudyDate, written.StudyTime, written.PatientBirthDate) == ("20091122", "121438", "")
+
+
+def test_a_header_that_no_dicom_file_may_have_is_named(tmp_path: Path) -> None:
+    source = cases.headers()
+    for header in source:
+        header.SpecificCharacterSet = "ISO_IR 999"
+    with pytest.raises(StudyError, match="ISO_IR 999"):
+        write_segmentation(tmp_path / "no.dcm", cases.mask(), source)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_series_of_one_slice_is_written(tmp_path: Path) -> None:
+    labels = np.zeros((1, *cases.SHAPE[1:]), np.uint16)
+    labels[0, 3:5, 7:9] = 1
+    geometry = Geometry(shape=labels.shape, spacing_mm=cases.SPACING_MM)
+    mask = Mask(
+        kind="mask",
+        id=cases.SERIES,
+        labels=labels,
+        geometry=geometry,
+        volume_hash="",
+        candidates=(Candidate(label=1, score=0.5, voxels=4),),
+    )
+    write_segmentation(tmp_path / "one.dcm", mask, cases.headers()[:1])
+    assert int(pydicom.dcmread(tmp_path / "one.dcm").pixel_array.sum()) == 4
+    assert "Error" not in dciodvfy(tmp_path / "one.dcm")
+
+
+def test_a_prone_oblique_series_keeps_its_orientation_and_another_is_refused(tmp_path: Path) -> None:
+    tilt = np.deg2rad(10.0)
+    column, row = np.array([-1.0, 0.0, 0.0]), np.array([0.0, -np.cos(tilt), np.sin(tilt)])
+    normal = np.cross(column, row)
+    axes = tuple(tuple(float(n) for n in axis) for axis in (normal, row, column))
+    geometry = Geometry(shape=cases.SHAPE, spacing_mm=cases.SPACING_MM, direction_lps=axes)
+    source = cases.headers()
+    for index, header in enumerate(source):
+        header.ImageOrientationPatient = [round(float(n), 8) for n in (*column, *row)]
+        place = np.array(cases.ORIGIN_LPS_MM) + index * cases.SPACING_MM[0] * normal
+        header.ImagePositionPatient = [round(float(n), 6) for n in place]
+    plain = cases.mask()
+    mask = Mask(**{name: getattr(plain, name) for name in Mask.__slots__} | {"geometry": geometry})
+    write_segmentation(tmp_path / "prone.dcm", mask, source)
+    dataset = pydicom.dcmread(tmp_path / "prone.dcm")
+    shared = dataset.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0]
+    assert np.allclose(shared.ImageOrientationPatient, [*column, *row], atol=1e-6)
+    uids = [header.SOPInstanceUID for header in source]
+    stacked = highdicom.seg.segread(tmp_path / "prone.dcm").get_pixels_by_source_instance(
+        uids, combine_segments=True, assert_missing_frames_are_empty=True
+    )
+    assert np.array_equal(stacked > 0, cases.labels() > 0)
+    assert "Error" not in dciodvfy(tmp_path / "prone.dcm")
+    for header in source:
+        header.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    with pytest.raises(ArtefactError, match="turned"):
+        write_segmentation(tmp_path / "turned.dcm", mask, source)

@@ -14,15 +14,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pydicom
 from highdicom import UID, AlgorithmIdentificationSequence, PixelMeasuresSequence
 from highdicom.seg import Segmentation, SegmentDescription
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.sr.coding import Code
 from pydicom.uid import CTImageStorage
+from pydicom.valuerep import validate_value
 
 from slicestream import RESEARCH_ONLY, __version__
-from slicestream.errors import ArtefactError
+from slicestream.errors import ArtefactError, StudyError
 from slicestream.volumes.files import atomic_path
 from slicestream.volumes.mask import Candidate, Mask
 
@@ -32,7 +34,6 @@ LUNG = Code("39607008", "SCT", "Lung")
 AI = Code("123110", "DCM", "Artificial Intelligence")
 MANUFACTURER = "SliceStream"
 SERIES_NUMBER = 9001  # far from what a scanner counts to
-POSITION_TOLERANCE_MM = 0.05
 
 # What a SEG takes over from its source: patient, study, and where the images lie. The value stands in where a sparse
 # header lacks one that DICOM wants present (type 2: present, may be empty).
@@ -42,10 +43,11 @@ _TYPE_2 = {
 }  # fmt: skip
 _COPIED = (
     "SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID",
-    "FrameOfReferenceUID", "PositionReferenceIndicator", "Modality", "StudyDescription", "PatientAge", "PatientWeight",
-    "PatientSize", "Rows", "Columns", "PixelSpacing", "SliceThickness", "ImageOrientationPatient",
+    "FrameOfReferenceUID", "PositionReferenceIndicator", "Modality", "StudyDescription", "PatientAge",
+    "Rows", "Columns", "PixelSpacing", "SliceThickness", "ImageOrientationPatient",
     "ImagePositionPatient", "PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence",
 )  # fmt: skip
+_DROPPED_IF_ODD = ("StudyDescription", "PatientAge", "DeidentificationMethod", "PositionReferenceIndicator")
 _SEXES = ("M", "F", "O", "")
 
 
@@ -61,9 +63,17 @@ def write_segmentation(path: Path, mask: Mask, headers: Sequence[Dataset]) -> st
     ------
     ArtefactError
         The headers do not fit the mask, or its candidates do not fit its labels.
+    StudyError
+        A header holds what no DICOM file may.
     OutputError
     """
-    segmentation = build_segmentation(mask, headers)
+    try:
+        segmentation = build_segmentation(mask, headers)
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
+        raise StudyError(
+            f"{mask.id}: its source headers cannot become a DICOM SEG ({' '.join(str(error).split())[:160]}). "
+            "Correct the study's headers and preprocess it again, or leave the series out."
+        ) from error
     with atomic_path(path) as partial:
         segmentation.save_as(partial, enforce_file_format=True)
     uids = [segmentation.SeriesInstanceUID, segmentation.SOPInstanceUID, mask.content_hash, segmentation.PixelData]
@@ -72,7 +82,8 @@ def write_segmentation(path: Path, mask: Mask, headers: Sequence[Dataset]) -> st
 
 def build_segmentation(mask: Mask, headers: Sequence[Dataset]) -> Segmentation:
     """Return the SEG in memory; see `write_segmentation`."""
-    sources = [_source(header, mask.geometry.spacing_mm[0]) for header in headers]
+    with pydicom.config.disable_value_validation():  # of the source's values: odd ones are dealt with, not warned of
+        sources = [_source(header, mask.geometry.spacing_mm[0]) for header in headers]
     _check_fit(mask, sources)
     segments, ordered = _segment_numbers(mask)
     seed = f"{sources[0].SeriesInstanceUID}\0{mask.content_hash}\0{mask.model_hash}"
@@ -115,6 +126,13 @@ def _source(header: Dataset, between_mm: float) -> Dataset:
             source[keyword] = header[keyword]
     for keyword, empty in _TYPE_2.items():
         setattr(source, keyword, header.get(keyword) or empty)
+    # dates and times as ACR-NEMA wrote them
+    for keyword, vr, marks in (("StudyDate", "DA", "."), ("PatientBirthDate", "DA", "."), ("StudyTime", "TM", ":")):
+        value = str(source[keyword].value or "").replace(marks, "").strip()
+        setattr(source, keyword, value if _valid(vr, value) else "")
+    for keyword in _DROPPED_IF_ODD:
+        if keyword in source and not _valid(source[keyword].VR, source[keyword].value):
+            delattr(source, keyword)
     if str(source.PatientSex) not in _SEXES:
         source.PatientSex = ""
     if not source.get("SliceThickness"):
@@ -125,6 +143,14 @@ def _source(header: Dataset, between_mm: float) -> Dataset:
         # A CT without one breaks the standard; images of one series share a frame, so its name is made from theirs.
         source.FrameOfReferenceUID = _uid(str(source.get("SeriesInstanceUID", "")), "frame")
     return source
+
+
+def _valid(vr: str, value: object) -> bool:
+    try:
+        validate_value(vr, value, pydicom.config.RAISE)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_fit(mask: Mask, sources: Sequence[Dataset]) -> None:
@@ -139,11 +165,13 @@ def _check_fit(mask: Mask, sources: Sequence[Dataset]) -> None:
     index[:, 0] = np.arange(slices)
     positions = np.array([[float(n) for n in source.ImagePositionPatient] for source in sources])
     off_mm = np.abs(positions - positions[0] - mask.geometry.offset_lps_mm(index)).max()
-    # Real tables wander a little; more than a tenth of the slice distance over the scan is another geometry.
-    if off_mm > max(POSITION_TOLERANCE_MM, 0.1 * mask.geometry.spacing_mm[0]):
+    cosines = np.array([float(n) for n in sources[0].ImageOrientationPatient]).reshape(2, 3)
+    turned = np.abs(cosines[::-1] - np.array(mask.geometry.direction_lps[1:])).max() > 1e-3
+    # Rounded positions wander over a long scan; half a slice distance would be another slice.
+    if turned or off_mm > 0.5 * mask.geometry.spacing_mm[0]:
         raise ArtefactError(
-            f"{mask.id}: source slices lie up to {off_mm:.2f} mm from the mask's; need headers in the volume's slice "
-            "order. Give --identities of the same preprocess run."
+            f"{mask.id}: source slices lie up to {off_mm:.2f} mm from the mask's{', turned' if turned else ''}; need "
+            "headers in the volume's slice order. Give --identities of the same preprocess run."
         )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,7 +88,7 @@ class Identities(Mapping[str, list[Dataset]]):
         try:
             with zipfile.ZipFile(place.path) as archive:
                 return [dcmread(io.BytesIO(archive.read(f"{series}/{index:05d}.dcm"))) for index in range(place.slices)]
-        except (OSError, KeyError, zipfile.BadZipFile, InvalidDicomError, EOFError) as error:
+        except (OSError, KeyError, zipfile.BadZipFile, zlib.error, InvalidDicomError, EOFError) as error:
             raise ArtefactError(
                 f"{place.path}: headers of {series} cannot be read ({error}). Preprocess again."
             ) from error

@@ -58,6 +58,7 @@ def _decoded(image: Dataset, path: Path) -> NDArray[np.integer]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            image.pixel_array_options(correct_unused_bits=False)  # ours to do: pydicom knows no HighBit
             pixels: NDArray[np.integer] = image.pixel_array
     except Exception as error:  # each codec fails in its own way on damaged data
         reason = " ".join(str(error).split(" - ")[0].split())[:160]

@@ -87,7 +87,7 @@ def test_a_full_run_has_every_section_and_its_figures(
     assert f"{40 / (49 + 60 - 40):.3f}" in page.text
     assert "split test" in page.text
     assert "training 4 021 5 61" in page.text
-    assert "1 false positive, 1 missed, 1 true positive" in page.text
+    assert "1 true positives, 1 false positives, 1 missed" in page.text
     assert page.text.count(RESEARCH_ONLY) == 2
     assert "unet-24x5" in page.text
     assert "polyline" in page.tags
@@ -112,7 +112,7 @@ def test_new_studies_need_no_training_no_metrics_and_no_references(tmp_path: Pat
     page = Page(written(parts, tmp_path / "out"))
     assert page.sections == {"gallery", "nodules", "runs", "provenance"}
     assert "ground truth only" not in page.text
-    assert "2 candidate" in page.text
+    assert "2 candidates" in page.text
     assert not (tmp_path / "out" / "model").exists()
 
 

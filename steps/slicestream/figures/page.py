@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,8 +17,15 @@ from slicestream.figures.charts import Axes, history_charts, line_chart, timelin
 from slicestream.figures.facts import OVERLAPS, Facts, Record
 from slicestream.figures.gallery import Picture
 from slicestream.figures.kpis import kpis
+from slicestream.figures.nodules import STATUSES
 
 ROWS_SHOWN = 400  # of the nodule table; the whole of it is in nodules.csv
+PLURALS = {
+    "true_positive": "true positives",
+    "false_positive": "false positives",
+    "missed": "missed",
+    "candidate": "candidates",
+}
 SIZES = {
     "all": "all sizes",
     "under_3": "under 3 mm",
@@ -60,6 +68,7 @@ def render(content: Content) -> str:
         overlaps=OVERLAPS,
         sensitivity=_sensitivity(content.metrics),
         counts=_counts(content.nodules),
+        compared=any(row["status"] != "candidate" for row in content.nodules),
         series=sorted({(row["patient"], row["series"]) for row in content.nodules}),
         rows=content.nodules[:ROWS_SHOWN],
         history_charts=history_charts(content.history),
@@ -88,10 +97,9 @@ def _froc(metrics: Facts | None) -> Markup:
 
 
 def _counts(nodules: Sequence[Facts]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for row in nodules:
-        counts[row["status"]] = counts.get(row["status"], 0) + 1
-    return counts
+    """Return how many rows there are of each status, by its plural; those without a row are left out."""
+    counts = Counter(row["status"] for row in nodules)
+    return {PLURALS[status]: counts[status] for status in STATUSES if counts[status]}
 
 
 def _versions(records: Sequence[Record]) -> list[tuple[str, str]]:

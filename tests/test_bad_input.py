@@ -75,7 +75,7 @@ def all_slices(folder: Path, **header: object) -> None:
 
 
 PLAIN: dict[str, tuple[Spoil, str]] = {
-    "no folder": (shutil.rmtree, "no such folder"),
+    "no folder": (shutil.rmtree, "cohort: not a folder"),
     "empty folder": (emptied, "no CT image; need DICOM files of CT"),
     "not DICOM": (lambda f: only(f, text="this is no DICOM file" * 20), "0.dcm: not a DICOM file"),
     "empty file": (lambda f: only(f, text=""), "0.dcm: "),

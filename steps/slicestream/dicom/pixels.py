@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.pixels import pixel_array
 
 from slicestream.dicom.files import needed, text_of
 from slicestream.errors import SeriesError
@@ -58,8 +59,8 @@ def _decoded(image: Dataset, path: Path) -> NDArray[np.integer]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image.pixel_array_options(correct_unused_bits=False)  # ours to do: pydicom knows no HighBit
-            pixels: NDArray[np.integer] = image.pixel_array
+            # unused bits are ours to remove (pydicom knows no HighBit); the function caches nothing in the header
+            pixels: NDArray[np.integer] = pixel_array(image, correct_unused_bits=False)
     except Exception as error:  # each codec fails in its own way on damaged data
         reason = " ".join(str(error).split(" - ")[0].split())[:160]
         raise SeriesError(

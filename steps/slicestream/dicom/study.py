@@ -66,7 +66,7 @@ def find_cohort(folder: Path, excluded: Iterable[str] = ()) -> Cohort:
     `excluded` are PatientIDs (of the headers or of dataset.csv) to leave out. Raises StudyError, AnnotationError.
     """
     if not folder.is_dir():
-        raise StudyError(f"{folder}: no such folder; need a folder with DICOM files. Check the name.")
+        raise StudyError(f"{folder}: not a folder; need a folder with DICOM files. Check the name.")
     if (folder / TABLE).is_file():
         return _listed_cohort(read_table(folder), frozenset(excluded))
     return _plain_cohort(folder, frozenset(excluded))

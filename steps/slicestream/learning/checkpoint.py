@@ -6,7 +6,6 @@ import fcntl
 import hashlib
 import json
 import os
-import pickle
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -49,7 +48,7 @@ class Checkpoint:
             return None
         try:
             return dict(torch.load(self._path, map_location="cpu", weights_only=True))
-        except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        except Exception as error:  # damaged bytes make the unpickler raise almost anything
             print(f"train: {self._path} cannot be read ({error}); starting from the beginning", file=sys.stderr)
             return None
 

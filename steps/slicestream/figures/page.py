@@ -76,7 +76,8 @@ def render(content: Content) -> str:
         kpis=kpis(content.records),
         runs=list(zip(content.records, timeline(content.records), strict=True)),
         versions=_versions(content.records),
-        card=_flat(content.card or {}),
+        # the figures of the evaluation stand in their own section
+        card=_flat({name: fact for name, fact in (content.card or {}).items() if name != "evaluation"}),
     )
 
 
@@ -115,7 +116,7 @@ def _flat(card: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
     facts: list[tuple[str, str]] = []
     for name, value in card.items():
         if isinstance(value, Mapping):
-            facts += _flat(value, f"{before}{name}.")
+            facts += _flat(value, f"{before}{name}: ")
         else:
             text = ", ".join(_text(v) for v in value) if isinstance(value, list) else _text(value)
             facts.append((f"{before}{name}".replace("_", " "), text))

@@ -133,3 +133,15 @@ def test_mask_and_volume_given_the_wrong_way_round_is_refused(
 def test_a_negative_number_of_overlays_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     case, out = cases.write_case(tmp_path), tmp_path / "out"
     assert "--overlays -1" in refused([*arguments(case, out=out), "--overlays", "-1"], out, capsys)
+
+
+def test_results_of_an_earlier_run_are_not_mixed_with_new_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case, out = cases.write_case(tmp_path), tmp_path / "out"
+    assert main(arguments(case, out=out)) == 0
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    assert main([*arguments(case, out=out), "--overlays", "1"]) == 2
+    assert "overlays: not empty; nothing was changed" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before

@@ -8,6 +8,7 @@ region 39607008 |Lung|. The type is the morphology, the place stands in the regi
 from __future__ import annotations
 
 import hashlib
+import io
 import uuid
 import warnings
 from collections.abc import Sequence
@@ -74,8 +75,10 @@ def write_segmentation(path: Path, mask: Mask, headers: Sequence[Dataset]) -> st
             f"{mask.id}: its source headers cannot become a DICOM SEG ({' '.join(str(error).split())[:160]}). "
             "Correct the study's headers and preprocess it again, or leave the series out."
         ) from error
+    file = io.BytesIO()  # pydicom hides what a full disk says
+    segmentation.save_as(file, enforce_file_format=True)
     with atomic_path(path) as partial:
-        segmentation.save_as(partial, enforce_file_format=True)
+        partial.write_bytes(file.getbuffer())
     uids = [segmentation.SeriesInstanceUID, segmentation.SOPInstanceUID, mask.content_hash, segmentation.PixelData]
     return hashlib.sha256(b"\0".join(u if isinstance(u, bytes) else str(u).encode() for u in uids)).hexdigest()
 

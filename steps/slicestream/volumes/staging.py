@@ -19,7 +19,7 @@ def staged(out: Path) -> Iterator[Path]:
     Raises
     ------
     OutputError
-        `out` is read-only or full.
+        `out` is read-only or full, or holds a folder of such a name that is not empty.
     """
     made = _made(out)
     try:
@@ -28,6 +28,7 @@ def staged(out: Path) -> Iterator[Path]:
         raise OutputError(_cannot_write(out, error)) from error
     try:
         yield room
+        _check_folders_free(out, room)
         for path in sorted(room.iterdir()):
             path.replace(out / path.name)
         made = None
@@ -52,6 +53,16 @@ def _made(out: Path) -> Path | None:
     except OSError as error:
         raise OutputError(_cannot_write(out, error)) from error
     return first
+
+
+def _check_folders_free(out: Path, room: Path) -> None:
+    # A file of an earlier run is replaced; its folder cannot be, and a mix of two runs would tell lies.
+    for path in sorted(room.iterdir()):
+        taken = out / path.name
+        if path.is_dir() and taken.is_dir() and any(taken.iterdir()):
+            raise OutputError(
+                f"{taken}: not empty; nothing was changed. Remove it or choose another --out, then run again."
+            )
 
 
 def _first_cause(error: BaseException | None) -> OSError | None:

@@ -194,6 +194,37 @@ def test_excluded_patients_are_skipped_and_counted(tmp_path: Path) -> None:
     assert len(document["series"]) == 2
 
 
+def test_lines_of_the_exclusion_list_that_match_nobody_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unitochest(tmp_path / "listed", patients=2)
+    ct_series(tmp_path / "plain")
+    (tmp_path / "list").write_text("P2\nP3\nP4\n")
+    for cohort, count in (("listed", 2), ("plain", 3)):
+        preprocess(tmp_path / cohort, tmp_path / f"out-{cohort}", "--exclude", str(tmp_path / "list"))
+        assert f"{count} lines of the exclusion list match no patient here" in capsys.readouterr().err
+
+
+def test_an_empty_mask_is_a_read_slice_without_nodule(tmp_path: Path) -> None:
+    cohort = unitochest(tmp_path / "cohort", patients=1, slices=3, marked=1)
+    write_mask_png(next(cohort.rglob("*_mask.png")), np.zeros((16, 16), np.uint8))
+    preprocess(cohort, tmp_path / "out", "--negatives", "0")
+    (entry,) = series_index(tmp_path / "out")
+    assert (entry["annotated_slices"], entry["training_slices"]) == (0, 0)
+    assert read_mask(tmp_path / "out" / str(entry["reference"]), "reference").candidates == ()
+
+
+def test_a_table_without_patient_ids_in_dicom_stands_in_for_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cohort = unitochest(tmp_path / "cohort", patients=2)
+    for path in cohort.rglob("*.dcm"):
+        change(path, PatientID="")
+    preprocess(cohort, tmp_path / "out")
+    assert "2 patients have no PatientID in DICOM" in capsys.readouterr().err
+    assert len({entry["patient"] for entry in series_index(tmp_path / "out")}) == 2
+
+
 def test_patients_of_the_table_with_one_patient_id_are_one(tmp_path: Path) -> None:
     cohort = unitochest(tmp_path / "cohort", patients=3)
     for path in (cohort / "images" / "patient_0003").rglob("*.dcm"):

@@ -49,7 +49,8 @@ def run(args: argparse.Namespace) -> None:
     with staged(args.out) as room:
         for patient in range(1, args.patients + 1):
             _write_patient(room, args, patient, dataset=dataset, truth=truth)
-            print(f"phantom: patient {patient} of {args.patients}", file=sys.stderr)
+            if patient % 8 == 0 or patient == args.patients:
+                print(f"phantom: patient {patient} of {args.patients}", file=sys.stderr)
         _write_csv(room / "dataset.csv", DATASET_COLUMNS, dataset)
         _write_csv(room / "truth.csv", TRUTH_COLUMNS, truth)
         write_text(room / "pseudonym_key", PHANTOM_KEY)

@@ -106,6 +106,7 @@ def _listed_cohort(rows: list[Row], excluded: frozenset[str]) -> Cohort:
     nameless = sorted(patient for patient, found in ids.items() if not found)
     notes = [f"{len(nameless)} patients have no PatientID in DICOM; that of {TABLE} stands in"] if nameless else []
     out = {names[p] for p in ids if p in excluded or ids[p] & excluded}
+    notes += _unmatched(excluded, set(ids).union(*ids.values()))
     batches: dict[str, list[Batch]] = defaultdict(list)
     for (patient, exam), listed in sorted(exams.items()):
         if names[patient] not in out:
@@ -151,6 +152,7 @@ def _plain_cohort(folder: Path, excluded: frozenset[str]) -> Cohort:
     if nameless:
         notes.append(f"{len(nameless)} studies have no PatientID; each stands for a patient of its own")
     out = {patient for patient, _ in series if patient in excluded}
+    notes += _unmatched(excluded, out)
     batches: dict[str, list[Batch]] = defaultdict(list)
     for (patient, uid), slices in sorted(series.items()):
         if patient not in out:
@@ -192,6 +194,11 @@ def _cohort(batches: Mapping[str, list[Batch]], *, excluded: int, notes: list[st
     if not patients:
         raise StudyError(f"all {excluded} patients are excluded; need at least one. Shorten the exclusion list.")
     return Cohort(patients=tuple(patients), excluded=excluded, notes=tuple(notes))
+
+
+def _unmatched(excluded: frozenset[str], known: set[str]) -> list[str]:
+    count = len(excluded - known)
+    return [f"{count} lines of the exclusion list match no patient here"] if count else []
 
 
 def _listed(aside: Mapping[str, int]) -> str:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import numpy as np
+import pytest
 import SimpleITK
 
 from slicestream.dicom.nifti import write_nifti
+from slicestream.errors import OutputError
 from slicestream.volumes.geometry import Geometry
 
 # row index grows to the left foot, column to the right: an oblique, asymmetric frame
@@ -41,3 +44,14 @@ def test_labels_keep_their_type_and_values(tmp_path: Path) -> None:
     image = SimpleITK.ReadImage(str(tmp_path / "mask.nii.gz"))
     assert image.GetPixelID() == SimpleITK.sitkUInt16
     assert np.array_equal(SimpleITK.GetArrayFromImage(image), labels)
+
+
+def test_a_file_cut_short_on_a_full_disk_is_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The writer prints an error and goes on; here as it leaves a file on a full disk.
+    def on_full_disk(image: object, path: str, **_: object) -> None:
+        Path(path).write_bytes(gzip.compress(bytes(900))[:20])
+
+    monkeypatch.setattr(SimpleITK, "WriteImage", on_full_disk)
+    with pytest.raises(OutputError, match="is the disk full"):
+        write_nifti(tmp_path / "cut.nii.gz", np.zeros(GEOMETRY.shape, np.int16), GEOMETRY, ORIGIN_LPS_MM)
+    assert list(tmp_path.iterdir()) == []

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import gzip
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,8 +30,19 @@ def write_nifti(path: Path, voxels: NDArray[Any], geometry: Geometry, origin_lps
         named = partial.with_name(f"{partial.name}.nii.gz")  # the writer goes by the ending
         try:
             SimpleITK.WriteImage(image, str(named), useCompression=True)
+            _check_whole(named, voxels.nbytes)
             named.replace(partial)
-        except RuntimeError as error:
-            raise OSError(5, str(error).strip().splitlines()[-1]) from error
+        except (RuntimeError, EOFError, zlib.error) as error:
+            raise OSError(errno.ENOSPC, "could not be written whole; is the disk full?") from error
         finally:
             named.unlink(missing_ok=True)
+
+
+def _check_whole(path: Path, voxel_bytes: int) -> None:
+    """Raise EOFError where less was written than there is: on a full disk the writer says so, but does not fail."""
+    size = 0
+    with gzip.open(path) as file:
+        while part := file.read(1 << 22):
+            size += len(part)
+    if size < voxel_bytes:
+        raise EOFError(f"{size} of {voxel_bytes} bytes")

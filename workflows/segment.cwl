@@ -1,0 +1,127 @@
+cwlVersion: v1.2
+class: Workflow
+id: segment
+label: New studies and a model in, DICOM SEG, overlays, a nodule table and a report out
+doc: |
+  For plain clinical folders: nothing is trained, nothing is scored, no annotation is read.
+requirements:
+  ScatterFeatureRequirement: {}
+  MultipleInputFeatureRequirement: {}
+inputs:
+  cohort:
+    type: Directory
+    doc: Folder of DICOM files in any nesting, of one or more CT series; needs no annotations.
+  pseudonym_key:
+    type: File
+    doc: The site's secret key of the pseudonyms, text of one line. Reused over runs, never leaves the laptop.
+  exclude:
+    type: File?
+    doc: PatientIDs to leave out, one per line.
+  shares:
+    type: string[]
+    doc: Parts that the cohort is worked on in, side by side, "i/n" each; whole patients, balanced by bytes.
+    default: [1/2, 2/2]
+  model:
+    type: File
+    doc: A trained network, model.onnx.
+  batch_size:
+    type: int?
+    doc: Slices per call of the network; changes speed and memory, not the masks.
+  threshold:
+    type: float?
+    doc: Probability from which a voxel is nodule, 0 to 1; the model's own if not given.
+  flips:
+    type: boolean
+    doc: Average the probability over mirrored copies of each slice; four times the work.
+    default: false
+  no_lung_mask:
+    type: boolean
+    doc: Keep the candidates outside the lungs too.
+    default: false
+  threads:
+    type: int?
+    doc: CPU threads of the network.
+  nifti:
+    type: boolean
+    doc: Write NIfTI copies of volumes and masks too.
+    default: false
+  title:
+    type: string?
+    doc: Heading of the report.
+steps:
+  preprocess:
+    run: tools/preprocess.cwl
+    scatter: share
+    in:
+      cohort: cohort
+      pseudonym_key: pseudonym_key
+      share: shares
+      exclude: exclude
+    out: [volumes, references, slices, index, identity, run_record]
+  infer:
+    run: tools/infer.cwl
+    scatter: volumes
+    in:
+      model: model
+      volumes: preprocess/volumes
+      batch_size: batch_size
+      threshold: threshold
+      flips: flips
+      no_lung_mask: no_lung_mask
+      threads: threads
+    out: [masks, run_record]
+  export:
+    run: tools/export.cwl
+    in:
+      masks: infer/masks
+      volumes: preprocess/volumes
+      identities: preprocess/identity
+      nifti: nifti
+    out: [segmentations, overlays, nodules, copies, run_record]
+  report:
+    run: tools/report.cwl
+    in:
+      nodules: export/nodules
+      overlays: export/overlays
+      records:
+        source:
+          - preprocess/run_record
+          - infer/run_record
+          - export/run_record
+        linkMerge: merge_flattened
+      title: title
+    out: [report, trained, run_record]
+outputs:
+  page:
+    type: File
+    doc: The report, one self-contained HTML file.
+    outputSource: report/report
+  nodules:
+    type: File
+    doc: One row per nodule found, volume in mm³, diameter and centre in mm, mean in HU.
+    outputSource: export/nodules
+  segmentations:
+    type: Directory
+    doc: One DICOM SEG per series, which references the source series.
+    outputSource: export/segmentations
+  overlays:
+    type: Directory
+    doc: "PNG per slice of interest: reference green, prediction red, intersection yellow."
+    outputSource: export/overlays
+  masks:
+    type: {type: array, items: {type: array, items: File}}
+    doc: One mask per volume and batch, labelled candidates with scores.
+    outputSource: infer/masks
+  copies:
+    type: Directory?
+    doc: NIfTI copies of volumes and masks, where asked for.
+    outputSource: export/copies
+  run_records:
+    type: File[]
+    doc: Who did what, where, when, per job; times in seconds, sizes in bytes.
+    outputSource:
+      - preprocess/run_record
+      - infer/run_record
+      - export/run_record
+      - report/run_record
+    linkMerge: merge_flattened

@@ -1,0 +1,53 @@
+cwlVersion: v1.2
+class: CommandLineTool
+id: infer
+label: Find candidates in volumes with a model
+doc: Runs on CPUs with the ONNX file alone. No volumes give no masks.
+$namespaces: {slicestream: "urn:slicestream:format:", edam: "http://edamontology.org/"}
+baseCommand: [slicestream, infer]
+hints:
+  DockerRequirement: {dockerPull: "slicestream/infer:0.1.0"}
+  ResourceRequirement: {coresMin: 1, ramMin: 2048}
+inputs:
+  model:
+    type: File
+    doc: The trained network, model.onnx.
+    inputBinding: {prefix: --model}
+  volumes:
+    type: File[]
+    doc: Volumes to look at, one batch; may be none.
+    format: slicestream:volume
+    inputBinding: {prefix: --volumes}
+  batch_size:
+    type: int?
+    doc: Slices per call of the network; changes speed and memory, not the masks.
+    inputBinding: {prefix: --batch-size}
+  threshold:
+    type: float?
+    doc: Probability from which a voxel is nodule, 0 to 1; the model's own if not given.
+    inputBinding: {prefix: --threshold}
+  flips:
+    type: boolean
+    doc: Average the probability over mirrored copies of each slice; four times the work.
+    default: false
+    inputBinding: {prefix: --flips}
+  no_lung_mask:
+    type: boolean
+    doc: Keep the candidates outside the lungs too.
+    default: false
+    inputBinding: {prefix: --no-lung-mask}
+  threads:
+    type: int?
+    doc: CPU threads of the network.
+    inputBinding: {prefix: --threads}
+outputs:
+  masks:
+    type: File[]
+    doc: One mask per volume, labelled candidates with scores, sorted by file name.
+    format: slicestream:mask
+    outputBinding: {glob: "*.mask"}
+  run_record:
+    type: File
+    doc: Who did what, where, when; times in seconds, sizes in bytes.
+    format: edam:format_3464
+    outputBinding: {glob: "infer-*.run.json"}

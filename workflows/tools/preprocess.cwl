@@ -1,0 +1,66 @@
+cwlVersion: v1.2
+class: CommandLineTool
+id: preprocess
+label: DICOM studies to volumes, training slices and an identity map
+doc: |
+  The only step that reads the user's DICOM. What it hands on holds pixels, geometry relative to the first voxel and
+  pseudonyms; the identity map holds the rest and stays on the laptop.
+$namespaces: {slicestream: "urn:slicestream:format:", edam: "http://edamontology.org/"}
+baseCommand: [slicestream, preprocess]
+hints:
+  DockerRequirement: {dockerPull: "slicestream/train:0.1.0"}
+  ResourceRequirement: {coresMin: 1, ramMin: 2048}
+inputs:
+  cohort:
+    type: Directory
+    doc: Folder of DICOM files in any nesting; with dataset.csv and PNG masks (UniToChest layout) if annotated.
+    inputBinding: {prefix: --cohort}
+  pseudonym_key:
+    type: File
+    doc: The site's secret key of the pseudonyms, text of one line. Reused over runs, never leaves the laptop.
+    inputBinding: {prefix: --pseudonym-key}
+  share:
+    type: string
+    doc: Which part of the cohort this job takes, "i/n" with i from 1 to n; whole patients, balanced by bytes.
+    default: 1/1
+    inputBinding: {prefix: --share}
+  negatives:
+    type: float
+    doc: Share of the slices without a mask that training gets beside all those with one, 0 to 1.
+    default: 0.1
+    inputBinding: {prefix: --negatives}
+  exclude:
+    type: File?
+    doc: PatientIDs to leave out, one per line.
+    inputBinding: {prefix: --exclude}
+outputs:
+  volumes:
+    type: File[]
+    doc: One volume per series, HU, sorted by file name.
+    format: slicestream:volume
+    outputBinding: {glob: "*.volume"}
+  references:
+    type: File[]
+    doc: One reference mask per annotated series, sorted by file name.
+    format: slicestream:reference
+    outputBinding: {glob: "*.reference"}
+  slices:
+    type: File
+    doc: The slices that training may use, with their masks.
+    format: slicestream:slices
+    outputBinding: {glob: "training-*.slices"}
+  index:
+    type: File
+    doc: What the volumes of this share hold, in the order of `volumes`; counts of slices, sizes in bytes.
+    format: edam:format_3464
+    outputBinding: {glob: "series-*.json"}
+  identity:
+    type: File
+    doc: Pseudonym to pixel-less source headers, mode 0600. Stays on the laptop.
+    format: slicestream:identity
+    outputBinding: {glob: "source-*.identity"}
+  run_record:
+    type: File
+    doc: Who did what, where, when; times in seconds, sizes in bytes.
+    format: edam:format_3464
+    outputBinding: {glob: "preprocess-*.run.json"}

@@ -58,7 +58,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-lung-mask",
         action="store_true",
-        help="keep candidates outside the lungs (where the field of view is under 220 mm the mask is off anyway)",
+        help="keep candidates that lie outside the lungs with over three quarters of their voxels "
+        "(where the field of view is under 220 mm the mask is off anyway)",
     )
     parser.add_argument("--threads", type=int, help="CPU threads (default: all cores this process may use)")
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the masks (default: here)")

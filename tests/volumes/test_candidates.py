@@ -56,11 +56,11 @@ def test_components_under_a_ball_of_2_mm_are_dropped(spacing_mm, least):
     assert found.dropped["too_small"] == (1 if least > 1 else 0)
 
 
-def test_candidates_with_less_than_half_inside_the_lungs_are_dropped():
+def test_candidates_with_less_than_a_quarter_inside_the_lungs_are_dropped():
     probability = np.zeros((2, 20, 20))
     probability[:, 2:6, 0:8] = 0.9  # wholly inside
-    probability[:, 8:12, 7:15] = 0.9  # three of eight columns inside
-    probability[:, 14:18, 6:14] = 0.9  # four of eight: kept
+    probability[:, 8:12, 9:17] = 0.9  # one of eight columns inside
+    probability[:, 14:18, 8:16] = 0.9  # two of eight: kept
     inside = np.zeros((2, 10, 10), bool)
     inside[:, :, :5] = True  # columns 0 to 9
     found = find(probability, lungs=Lungs(inside=inside, steps=(1, 2, 2)))

@@ -33,7 +33,7 @@ def write_nifti(path: Path, voxels: NDArray[Any], geometry: Geometry, origin_lps
             _check_whole(named, voxels.nbytes)
             named.replace(partial)
         except (RuntimeError, EOFError, zlib.error) as error:
-            raise OSError(errno.ENOSPC, "could not be written whole; is the disk full?") from error
+            raise OSError(errno.ENOSPC, "could not be written whole (disk full?)") from error
         finally:
             named.unlink(missing_ok=True)
 

@@ -62,3 +62,21 @@ def test_no_place_for_checkpoints_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="--checkpoints"), locked_checkpoint(tmp_path / "file" / "inside", "k"):
         pass
+
+
+def test_a_full_disk_keeps_the_last_checkpoint_and_says_so(tmp_path: Path) -> None:
+    code = (
+        "import resource, sys, torch; from pathlib import Path\n"
+        "from slicestream.learning.checkpoint import Checkpoint\n"
+        "checkpoint = Checkpoint(Path(sys.argv[1])); checkpoint.save({'weights': torch.zeros(3)})\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"  # a file may not grow further
+        "from slicestream.errors import OutputError\n"
+        "try: checkpoint.save({'weights': torch.zeros(100_000)})\n"
+        "except OutputError as error: print(error)\n"
+        "print(len(checkpoint.load()['weights']), [path.name for path in Path(sys.argv[1]).iterdir()])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    said, kept = done.stdout.splitlines()
+    assert "--checkpoints" in said
+    assert kept == "3 ['state.pt']"

@@ -55,7 +55,13 @@ class Checkpoint:
     def save(self, state: Mapping[str, Any]) -> None:
         """Write `state`. Raises OutputError."""
         with atomic_path(self._path, mode=0o600) as partial:
-            torch.save(dict(state), partial)
+            try:
+                torch.save(dict(state), partial)
+            except RuntimeError as error:  # what torch makes of a full disk
+                raise OutputError(
+                    f"{self._path}: cannot be written ({str(error).splitlines()[0]}); the last checkpoint is kept. "
+                    "Free space or choose another --checkpoints, then run again: training goes on from there."
+                ) from error
 
 
 @contextmanager

@@ -109,15 +109,15 @@ _PAPER = Recipe(
 # Found on small crops around real nodules: docs/results.md says what was tried.
 _LAPTOP = Recipe(
     name="laptop",
-    widths=(24, 48, 96, 192),
+    widths=(16, 32, 64, 128, 256),
     patch_px=96,
-    epochs=30,
+    epochs=56,
     batch_size=16,
-    learning_rate=2e-3,
+    learning_rate=3e-3,
     weight_decay=0.02,
     warmup=0.1,
     average=0.995,
-    patience=12,
+    patience=25,
     augmentation=Augmentation(
         rotate=True, flip=True, zoom=1.25, shift_hu=40, gain=0.1, noise_hu=40, nodule_share=0.5, overhang_px=12
     ),
@@ -128,7 +128,7 @@ _PHANTOM = Recipe(
     name="phantom",
     widths=(12, 24, 48, 96),
     patch_px=128,
-    epochs=24,
+    epochs=16,
     batch_size=8,
     learning_rate=3e-3,
     weight_decay=0.01,

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydicom import dcmread
-from pydicom.uid import RLELossless
+from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
 
 from ct_files import (
     ROOT,
@@ -62,6 +62,20 @@ def compressed_and_cut(path: Path) -> None:
     image.compress(RLELossless, generate_instance_uid=False)
     image.save_as(path)
     cut(path, 0.9)
+
+
+def deflated_and_cut(path: Path) -> None:
+    change(path)
+    image = dcmread(path)
+    image.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    image.save_as(path)
+    cut(path, 0.8)
+
+
+def rewrite(path: Path, old: bytes, new: bytes) -> None:
+    content = path.read_bytes()
+    assert content.count(old) == 1
+    path.write_bytes(content.replace(old, new))
 
 
 def emptied(folder: Path) -> None:
@@ -118,6 +132,19 @@ PLAIN: dict[str, tuple[Spoil, str]] = {
     "truncated header": (lambda f: cut(f / "2.dcm", 0.3), "2.dcm: "),
     "truncated in the preamble": (lambda f: cut(f / "2.dcm", 0.1), "2.dcm: "),
     "truncated compressed pixels": (lambda f: compressed_and_cut(f / "2.dcm"), "2.dcm: "),
+    "truncated deflated file": (lambda f: deflated_and_cut(f / "2.dcm"), "2.dcm: truncated or damaged"),
+    "damaged element": (
+        lambda f: rewrite(f / "2.dcm", b"\x08\x00\x60\x00CS", b"\x08\x00\x60\x00ZZ"),
+        "2.dcm: Modality cannot be read",
+    ),
+    "a size that is two numbers": (lambda f: change(f / "2.dcm", Rows=[16, 16]), "2.dcm: Rows is [16, 16]"),
+    "a spacing that is one number": (
+        lambda f: change(f / "2.dcm", PixelSpacing="0.7"),
+        "PixelSpacing is not 2 numbers",
+    ),
+    "a spacing of 0": (lambda f: all_slices(f, PixelSpacing=["0", "0"]), "16 x 16 pixels of 0 x 0 mm"),
+    "bits that do not fit": (lambda f: change(f / "2.dcm", HighBit=20), "12 bits stored, high bit 20, 16 allocated"),
+    "a slope that is no number": (lambda f: change(f / "2.dcm", RescaleSlope=["1", "2"]), "RescaleSlope is no number"),
     "two patients in a series": (lambda f: change(f / "2.dcm", PatientID="P2"), "2.dcm: another PatientID"),
 }
 

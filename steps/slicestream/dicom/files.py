@@ -31,16 +31,25 @@ def read_dicom(path: Path, **options: Any) -> Dataset:
     except Exception as error:  # a damaged file makes the parser fail in any way
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise StudyError(
-            f"{path}: truncated or damaged ({_one_line(reason)}); need a whole DICOM file. Fetch it again."
+            f"{path}: truncated or damaged ({one_line(reason)}); need a whole DICOM file. Fetch it again."
+        ) from error
+
+
+def optional(dataset: Dataset, name: str, path: Path) -> Any:
+    """Return the value of a header element, None where it is missing. Raises StudyError where it is unreadable."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return dataset.get(name)
+    except Exception as error:  # values are parsed when asked for, and may be anything
+        raise StudyError(
+            f"{path}: {name} cannot be read ({one_line(str(error))}); damaged. Fetch the file again."
         ) from error
 
 
 def needed(dataset: Dataset, name: str, path: Path) -> Any:
     """Return the value of a header element. Raises StudyError where it is missing, empty or unreadable."""
-    try:
-        value = dataset.get(name)
-    except Exception as error:  # values are parsed when asked for, and may be anything
-        raise StudyError(f"{path}: {name} cannot be read ({_one_line(str(error))}). Fetch the file again.") from error
+    value = optional(dataset, name, path)
     if value is None or value == "":
         raise StudyError(
             f"{path}: no {name} in the header (truncated?); need a whole CT image. "
@@ -49,10 +58,20 @@ def needed(dataset: Dataset, name: str, path: Path) -> Any:
     return value
 
 
-def text_of(dataset: Dataset, name: str) -> str:
-    """Return a header element as text, "" where it is missing."""
-    return str(dataset.get(name) or "").strip()
+def whole(dataset: Dataset, name: str, path: Path) -> int:
+    """Return the value of a header element as a whole number. Raises StudyError."""
+    value = needed(dataset, name, path)
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise StudyError(f"{path}: {name} is {one_line(str(value))}; need a whole number. Fetch it again.") from error
 
 
-def _one_line(text: str) -> str:
+def text_of(dataset: Dataset, name: str, path: Path) -> str:
+    """Return a header element as text, "" where it is missing. Raises StudyError where it is unreadable."""
+    return str(optional(dataset, name, path) or "").strip()
+
+
+def one_line(text: str) -> str:
+    """Return the start of a library's message as one line."""
     return " ".join(text.split())[:120]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,7 +20,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from slicestream.errors import ArtefactError
+from slicestream.dicom.files import one_line
+from slicestream.errors import ArtefactError, StudyError
 from slicestream.volumes.volume import SeriesId
 
 FORMAT = 1
@@ -48,7 +50,7 @@ class IdentityWriter:
     def add(self, series: SeriesId, headers: Sequence[Dataset], sources: Sequence[str]) -> None:
         """Add pixel-less headers in the slice order of the volume; `sources` are their file names in the cohort."""
         for index, header in enumerate(headers):
-            self._archive.writestr(self._entry(f"{series}/{index:05d}.dcm"), _encoded(header))
+            self._archive.writestr(self._entry(f"{series}/{index:05d}.dcm"), _encoded(header, sources[index]))
         entry = {"patient": series.patient, "series": series.series, "slices": len(headers), "sources": list(sources)}
         self._entries.append(entry)
 
@@ -130,13 +132,19 @@ def _read_index(path: Path) -> list[tuple[str, int]]:
         ) from error
 
 
-def _encoded(header: Dataset) -> bytes:
-    """Return a Part 10 file; compressed and big-endian sources become Explicit VR Little Endian."""
+def _encoded(header: Dataset, source_name: str) -> bytes:
+    """Return a Part 10 file; compressed and big-endian sources become Explicit VR Little Endian. Raises StudyError."""
     meta, source = FileMetaDataset(), header.file_meta
     implicit = source.TransferSyntaxUID == ImplicitVRLittleEndian
     meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = header.SOPClassUID, header.SOPInstanceUID
     meta.ImplementationClassUID = _IMPLEMENTATION
     header.file_meta, target = meta, io.BytesIO()
-    header.save_as(target, enforce_file_format=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            header.save_as(target, enforce_file_format=True)
+    except Exception as error:  # a damaged element may fail in any way
+        reason = one_line(str(error))
+        raise StudyError(f"{source_name}: header cannot be kept ({reason}); damaged. Fetch it again.") from error
     return target.getvalue()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.pixels.utils import pixel_array
 
-from slicestream.dicom.files import needed, text_of
+from slicestream.dicom.files import needed, one_line, optional, text_of, whole
 from slicestream.errors import SeriesError
 from slicestream.volumes.volume import AIR_HU
 
@@ -26,22 +26,23 @@ def hounsfield(image: Dataset, path: Path) -> NDArray[np.int16]:
     slope, intercept = (_number(image, name, path) for name in ("RescaleSlope", "RescaleIntercept"))
     if slope == 0:
         raise SeriesError(f"{path}: RescaleSlope 0; need another. Leave the series out.")
-    if text_of(image, "RescaleType").upper() not in ("", "HU", "US"):
-        raise SeriesError(
-            f"{path}: RescaleType {text_of(image, 'RescaleType')}; need HU. Leave the series out, it is no plain CT."
-        )
+    unit = text_of(image, "RescaleType", path)
+    if unit.upper() not in ("", "HU", "US"):
+        raise SeriesError(f"{path}: RescaleType {unit}; need HU. Leave the series out, it is no plain CT.")
     raw = _decoded(image, path)
     stored = _within_bits(raw, image, path)
     hu = np.rint(stored * np.float64(slope) + intercept).clip(AIR_HU, _HIGHEST_HU).astype(np.int16)
     for values in (raw, stored):
-        hu[_padded(values, image)] = AIR_HU
+        hu[_padded(values, image, path)] = AIR_HU
     return hu
 
 
 def check_plain_grey(image: Dataset, path: Path) -> None:
     """Raise SeriesError where the pixels are not one plane of at most 16-bit grey values."""
-    found = {name: image.get(name) for name in ("SamplesPerPixel", "BitsAllocated", "PhotometricInterpretation")}
-    frames = int(image.get("NumberOfFrames") or 1)
+    found = {
+        name: optional(image, name, path) for name in ("SamplesPerPixel", "BitsAllocated", "PhotometricInterpretation")
+    }
+    frames = whole(image, "NumberOfFrames", path) if "NumberOfFrames" in image else 1
     if (
         found["SamplesPerPixel"] != 1
         or found["BitsAllocated"] not in (8, 16)
@@ -61,8 +62,10 @@ def _decoded(image: Dataset, path: Path) -> NDArray[np.integer]:
             warnings.simplefilter("ignore")
             # unused bits are ours to remove (pydicom knows no HighBit); the function caches nothing in the header
             pixels: NDArray[np.integer] = pixel_array(image, correct_unused_bits=False)
-    except Exception as error:  # each codec fails in its own way on damaged data
-        reason = " ".join(str(error).split(" - ")[0].split())[:160]
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # each codec fails in its own way on damaged data, one by a panic in Rust
+        reason = one_line(str(error).split(" - ")[0])
         raise SeriesError(
             f"{path}: pixels cannot be decoded ({reason}); truncated or damaged. Fetch it again."
         ) from error
@@ -73,7 +76,7 @@ def _decoded(image: Dataset, path: Path) -> NDArray[np.integer]:
 
 def _within_bits(raw: NDArray[np.integer], image: Dataset, path: Path) -> NDArray[np.int32]:
     """Return values of the stored bits only: older scanners keep overlays in the bits above."""
-    allocated, stored, high = (int(needed(image, n, path)) for n in ("BitsAllocated", "BitsStored", "HighBit"))
+    allocated, stored, high = (whole(image, n, path) for n in ("BitsAllocated", "BitsStored", "HighBit"))
     if not 0 < stored <= allocated or not stored - 1 <= high < allocated:
         raise SeriesError(
             f"{path}: {stored} bits stored, high bit {high}, {allocated} allocated. Leave the series out."
@@ -86,11 +89,11 @@ def _within_bits(raw: NDArray[np.integer], image: Dataset, path: Path) -> NDArra
     return np.asarray(bits, np.int32)
 
 
-def _padded(values: NDArray[np.integer], image: Dataset) -> NDArray[np.bool_]:
-    padding = image.get("PixelPaddingValue")
+def _padded(values: NDArray[np.integer], image: Dataset, path: Path) -> NDArray[np.bool_]:
+    padding = optional(image, "PixelPaddingValue", path)
     if not isinstance(padding, int):
         return np.zeros(values.shape, np.bool_)
-    limit = image.get("PixelPaddingRangeLimit")
+    limit = optional(image, "PixelPaddingRangeLimit", path)
     ends = [_as_stored(n, image) for n in (padding, limit if isinstance(limit, int) else padding)]
     return np.asarray((values >= min(ends)) & (values <= max(ends)), dtype=np.bool_)
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from slicestream.dicom.files import needed, read_dicom, text_of
+from slicestream.dicom.files import needed, optional, read_dicom, text_of, whole
 from slicestream.dicom.identity import strip_pixels
 from slicestream.dicom.pixels import check_plain_grey, hounsfield
 from slicestream.dicom.study import Batch, SourceSlice, check_ct
@@ -55,7 +55,7 @@ def read_series(batch: Batch, *, pixels: bool = True) -> Iterator[Series]:
     for source in batch.slices:
         dataset = read_dicom(source.path, stop_before_pixels=not pixels)
         check_ct(dataset, source.path)
-        patients.setdefault(text_of(dataset, "PatientID"), source)
+        patients.setdefault(text_of(dataset, "PatientID", source.path), source)
         if len(patients) > 1:
             raise StudyError(
                 f"{source.path}: another PatientID than {next(iter(patients.values())).path.name}, but both are "
@@ -126,7 +126,7 @@ class _Frame:
 
 def _frame(image: _Image) -> _Frame:
     path = image.source.path
-    rows, columns = (int(needed(image.dataset, name, path)) for name in ("Rows", "Columns"))
+    rows, columns = (whole(image.dataset, name, path) for name in ("Rows", "Columns"))
     y, x = (float(n) for n in _numbers(image, "PixelSpacing", 2))
     direction = _numbers(image, "ImageOrientationPatient", 6)
     gram = np.array([direction[:3] @ direction[:3], direction[3:] @ direction[3:], direction[:3] @ direction[3:]])
@@ -181,7 +181,7 @@ def _spacing_mm(ordered: list[_Image], distance: NDArray[np.float64]) -> float:
 
 def _thickness_mm(image: _Image) -> float:
     try:
-        thickness = float(image.dataset.get("SliceThickness") or 0.0)
+        thickness = float(optional(image.dataset, "SliceThickness", image.source.path) or 0.0)
     except (TypeError, ValueError):
         thickness = 0.0
     if not 0 < thickness < np.inf:

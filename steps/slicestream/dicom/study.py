@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage
 
 from slicestream.dicom.annotations import TABLE, Row, read_table
-from slicestream.dicom.files import needed, read_dicom, text_of
+from slicestream.dicom.files import needed, optional, read_dicom, text_of
 from slicestream.errors import StudyError
 
 _TAGS = ("SOPClassUID", "Modality", "SeriesInstanceUID", "StudyInstanceUID", "PatientID", "ImageType")
@@ -100,7 +100,7 @@ def _listed_cohort(rows: list[Row], excluded: frozenset[str]) -> Cohort:
     ids: dict[str, set[str]] = defaultdict(set)
     for (patient, _), listed in exams.items():
         header = read_dicom(listed[0].image, stop_before_pixels=True, specific_tags=list(_TAGS))
-        found = text_of(header, "PatientID")
+        found = text_of(header, "PatientID", listed[0].image)
         ids[patient].update([found] if found else [])
     names = _joined(ids)
     nameless = sorted(patient for patient, found in ids.items() if not found)
@@ -137,7 +137,7 @@ def _plain_cohort(folder: Path, excluded: frozenset[str]) -> Cohort:
         if header is None:
             continue
         uid = str(needed(header, "SeriesInstanceUID", path))
-        patient = text_of(header, "PatientID")
+        patient = text_of(header, "PatientID", path)
         if not patient:
             patient = f"study {needed(header, 'StudyInstanceUID', path)}"
             nameless.add(patient)
@@ -167,12 +167,12 @@ def _header_of(path: Path, aside: Counter[str]) -> Dataset | None:
         aside["files that are not DICOM by their name"] += 1
         return None
     header = read_dicom(path, stop_before_pixels=True, specific_tags=list(_TAGS))
-    modality, kind = text_of(header, "Modality"), header.get("SOPClassUID")
+    modality, kind = text_of(header, "Modality", path), optional(header, "SOPClassUID", path)
     if path.name == "DICOMDIR" or modality in _COMPANIONS:
         aside[f"{modality or 'DICOMDIR'} objects"] += 1
         return None
     check_ct(header, path)
-    if "LOCALIZER" in (header.get("ImageType") or []) and kind == CTImageStorage:
+    if "LOCALIZER" in text_of(header, "ImageType", path) and kind == CTImageStorage:
         aside["localizer images"] += 1
         return None
     return header

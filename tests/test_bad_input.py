@@ -94,11 +94,11 @@ PLAIN: dict[str, tuple[Spoil, str]] = {
     "not DICOM": (lambda f: only(f, text="this is no DICOM file" * 20), "0.dcm: not a DICOM file"),
     "empty file": (lambda f: only(f, text=""), "0.dcm: "),
     "not DICOM beside a series": (lambda f: (f / "9.dcm").write_text("x" * 500), "9.dcm: not a DICOM file"),
-    "only other files": (lambda f: [p.rename(p.with_suffix(".txt")) for p in f.iterdir()], "only 4 files"),
+    "only other files": (lambda f: [p.rename(p.with_suffix(".txt")) for p in f.iterdir()], "only 4 not DICOM by name"),
     "DICOM without pixels": (lambda f: change(f / "2.dcm", PixelData=None), "2.dcm: DICOM without pixels"),
     "MR": (lambda f: all_slices(f, Modality="MR", SOPClassUID="1.2.840.10008.5.1.4.1.1.4"), "modality MR (MR Image"),
     "MR by modality": (lambda f: change(f / "1.dcm", Modality="MR"), "1.dcm: modality MR"),
-    "only a SEG": (lambda f: all_slices(f, Modality="SEG"), "no CT image, only 4 SEG objects"),
+    "only a SEG": (lambda f: all_slices(f, Modality="SEG"), "no CT image, only 4 SEG;"),
     "multi-frame CT": (lambda f: change(f / "1.dcm", NumberOfFrames="2"), "2 frames; need one frame"),
     "enhanced CT": (lambda f: change(f / "1.dcm", SOPClassUID="1.2.840.10008.5.1.4.1.1.2.1"), "(Enhanced CT Image"),
     "missing slice": (lambda f: (f / "1.dcm").unlink(), "5.00 mm apart where the series has a slice every 2.50 mm"),
@@ -240,7 +240,7 @@ def test_excluding_everybody_is_one_line(tmp_path: Path, capsys: pytest.CaptureF
     ct_series(tmp_path / "cohort")
     (tmp_path / "list").write_text("P1\n")
     status = run(tmp_path / "cohort", tmp_path / "out", "--exclude", str(tmp_path / "list"))
-    assert "all 1 patients are excluded" in refused(capsys, status, tmp_path / "out")
+    assert "every patient (1) is excluded" in refused(capsys, status, tmp_path / "out")
 
 
 @pytest.fixture

@@ -90,9 +90,7 @@ def test_a_seg_and_a_localizer_beside_the_ct_are_set_aside(tmp_path: Path, capsy
     (tmp_path / "cohort" / "README.txt").write_text("hello")
     preprocess(tmp_path / "cohort", tmp_path / "out")
     said = capsys.readouterr().err
-    assert "set aside 1 SEG objects" in said
-    assert "set aside 1 localizer images" in said
-    assert "set aside 1 files that are not DICOM by their name" in said
+    assert "set aside: 1 SEG, 1 localizer, 1 not DICOM by name" in said
     assert only_volume(tmp_path / "out").hu.shape == (4, 16, 16)
 
 
@@ -123,7 +121,7 @@ def test_a_patient_without_annotation_is_kept_and_named(tmp_path: Path, capsys: 
     entries = series_index(tmp_path / "out")
     (bare,) = [entry for entry in entries if entry["reference"] is None]
     said = capsys.readouterr()
-    assert f"1 patients have no annotated slice, kept for inference only: {bare['patient']}" in said.err
+    assert f"patients without an annotated slice, kept for inference only: 1 ({bare['patient']})" in said.err
     assert "3 patients, 3 series, 12 slices, 4 with a mask" in said.out
 
 
@@ -202,7 +200,7 @@ def test_lines_of_the_exclusion_list_that_match_nobody_are_said(
     (tmp_path / "list").write_text("P2\nP3\nP4\n")
     for cohort, count in (("listed", 2), ("plain", 3)):
         preprocess(tmp_path / cohort, tmp_path / f"out-{cohort}", "--exclude", str(tmp_path / "list"))
-        assert f"{count} lines of the exclusion list match no patient here" in capsys.readouterr().err
+        assert f"lines of the exclusion list that match no patient here: {count}" in capsys.readouterr().err
 
 
 def test_an_empty_mask_is_a_read_slice_without_nodule(tmp_path: Path) -> None:
@@ -221,7 +219,7 @@ def test_a_table_without_patient_ids_in_dicom_stands_in_for_them(
     for path in cohort.rglob("*.dcm"):
         change(path, PatientID="")
     preprocess(cohort, tmp_path / "out")
-    assert "2 patients have no PatientID in DICOM" in capsys.readouterr().err
+    assert "patients without a PatientID in DICOM: 2" in capsys.readouterr().err
     assert len({entry["patient"] for entry in series_index(tmp_path / "out")}) == 2
 
 
@@ -236,7 +234,7 @@ def test_patients_of_the_table_with_one_patient_id_are_one(tmp_path: Path) -> No
 def test_a_missing_patient_id_is_stood_in_for_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ct_series(tmp_path / "cohort", PatientID=None)
     preprocess(tmp_path / "cohort", tmp_path / "out")
-    assert "1 studies have no PatientID" in capsys.readouterr().err
+    assert "studies without a PatientID: 1" in capsys.readouterr().err
     assert only_volume(tmp_path / "out").hu.shape == (4, 16, 16)
 
 

@@ -143,7 +143,7 @@ def test_a_cohort_without_annotation_is_refused(tmp_path: Path, capsys: pytest.C
     ct_series(tmp_path / "cohort")
     inputs = [preprocess(tmp_path / "cohort", tmp_path / "in")]
     line = refused(capsys, split(inputs, tmp_path / "out"), tmp_path / "out")
-    assert "no annotated slice in 1 patients" in line
+    assert "no annotated slice (patients: 1)" in line
 
 
 def test_slices_of_another_run_are_refused(

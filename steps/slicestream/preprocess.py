@@ -236,7 +236,7 @@ def _summarise(share: _Share, cohort: Cohort) -> None:
     bare = sorted({e["patient"] for e in entries} - {e["patient"] for e in entries if e["annotated_slices"]})
     if bare:
         more = ", …" if len(bare) > 5 else ""
-        _say(f"{len(bare)} patients have no annotated slice, kept for inference only: {', '.join(bare[:5])}{more}")
+        _say(f"patients without an annotated slice, kept for inference only: {len(bare)} ({', '.join(bare[:5])}{more})")
     training, annotated = (sum(e[name] for e in entries) for name in ("training_slices", "annotated_slices"))
     print(
         f"{len({e['patient'] for e in entries})} patients, {len(entries)} series, "

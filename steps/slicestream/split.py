@@ -123,7 +123,7 @@ def _divided(entries: Sequence[_Entry], fractions: Fractions, seed: int) -> dict
     usable = {patient: images[patient] for patient, count in annotated.items() if count}
     if not usable:
         raise SplitError(
-            f"no annotated slice in {len(images)} patients; need masks to train on. Give a cohort in the UniToChest "
+            f"no annotated slice (patients: {len(images)}); need masks to train on. Give a cohort in the UniToChest "
             "layout, or use the workflow segment (`make segment`) with a trained model."
         )
     return divide(usable, fractions, seed)

@@ -104,7 +104,7 @@ def _listed_cohort(rows: list[Row], excluded: frozenset[str]) -> Cohort:
         ids[patient].update([found] if found else [])
     names = _joined(ids)
     nameless = sorted(patient for patient, found in ids.items() if not found)
-    notes = [f"{len(nameless)} patients have no PatientID in DICOM; that of {TABLE} stands in"] if nameless else []
+    notes = [f"patients without a PatientID in DICOM: {len(nameless)}; that of {TABLE} stands in"] if nameless else []
     out = {names[p] for p in ids if p in excluded or ids[p] & excluded}
     notes += _unmatched(excluded, set(ids).union(*ids.values()))
     batches: dict[str, list[Batch]] = defaultdict(list)
@@ -147,10 +147,13 @@ def _plain_cohort(folder: Path, excluded: frozenset[str]) -> Cohort:
             )
         series[patient, uid].append(SourceSlice(path=path))
     if not series:
-        raise StudyError(f"{folder}: no CT image{_listed(aside)}; need DICOM files of CT. Check the folder.")
-    notes = [f"set aside {count} {what}" for what, count in sorted(aside.items())]
+        raise StudyError(
+            f"{folder}: no CT image{', only ' * bool(aside)}{_counted(aside)}; need DICOM files of CT. "
+            "Check the folder."
+        )
+    notes = [f"set aside: {_counted(aside)}"] if aside else []
     if nameless:
-        notes.append(f"{len(nameless)} studies have no PatientID; each stands for a patient of its own")
+        notes.append(f"studies without a PatientID: {len(nameless)}; each stands for a patient of its own")
     out = {patient for patient, _ in series if patient in excluded}
     notes += _unmatched(excluded, out)
     batches: dict[str, list[Batch]] = defaultdict(list)
@@ -164,16 +167,16 @@ def _header_of(path: Path, aside: Counter[str]) -> Dataset | None:
     """Return the header of a CT slice, or None where the file is set aside, and counted in `aside`."""
     suffix = path.suffix.lower()
     if path.name.startswith(".") or not (suffix in _DICOM_SUFFIXES or suffix[1:].isdigit()):
-        aside["files that are not DICOM by their name"] += 1
+        aside["not DICOM by name"] += 1
         return None
     header = read_dicom(path, stop_before_pixels=True, specific_tags=list(_TAGS))
     modality, kind = text_of(header, "Modality", path), optional(header, "SOPClassUID", path)
     if path.name == "DICOMDIR" or modality in _COMPANIONS:
-        aside[f"{modality or 'DICOMDIR'} objects"] += 1
+        aside[modality or "DICOMDIR"] += 1
         return None
     check_ct(header, path)
     if "LOCALIZER" in text_of(header, "ImageType", path) and kind == CTImageStorage:
-        aside["localizer images"] += 1
+        aside["localizer"] += 1
         return None
     return header
 
@@ -192,14 +195,14 @@ def _batch(name: str, slices: Iterable[SourceSlice]) -> Batch:
 def _cohort(batches: Mapping[str, list[Batch]], *, excluded: int, notes: list[str]) -> Cohort:
     patients = [Patient(identity=identity, batches=tuple(found)) for identity, found in sorted(batches.items())]
     if not patients:
-        raise StudyError(f"all {excluded} patients are excluded; need at least one. Shorten the exclusion list.")
+        raise StudyError(f"every patient ({excluded}) is excluded; need at least one. Shorten the exclusion list.")
     return Cohort(patients=tuple(patients), excluded=excluded, notes=tuple(notes))
 
 
 def _unmatched(excluded: frozenset[str], known: set[str]) -> list[str]:
     count = len(excluded - known)
-    return [f"{count} lines of the exclusion list match no patient here"] if count else []
+    return [f"lines of the exclusion list that match no patient here: {count}"] if count else []
 
 
-def _listed(aside: Mapping[str, int]) -> str:
-    return f", only {', '.join(f'{count} {what}' for what, count in sorted(aside.items()))}" if aside else ""
+def _counted(aside: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {what}" for what, count in sorted(aside.items()))

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
@@ -126,3 +130,14 @@ def write_record(folder: Path, step: str, start: str, end: str, **facts: object)
     path = folder / f"{step}-{len(list(folder.iterdir()))}.run.json"
     path.write_text(json.dumps(record | facts))
     return path
+
+
+def dciodvfy(path: Path) -> str:
+    """Return what dciodvfy says of a file; skip where it is not installed, but fail in CI."""
+    program = shutil.which("dciodvfy")
+    if program is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("dciodvfy (package dicom3tools) must be there in CI")
+        pytest.skip("dciodvfy (package dicom3tools) is not installed")
+    found = subprocess.run([program, path], capture_output=True, text=True, check=False)
+    return found.stdout + found.stderr

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import SimpleITK
 import output_cases as cases
 from slicestream import RESEARCH_ONLY
 from slicestream.__main__ import main
+from slicestream.volumes.mask import Candidate, read_mask, write_mask
 from slicestream.volumes.volume import SeriesId
 
 OTHER = SeriesId(patient="1111111111111111", series="2222222222222222")
@@ -93,13 +95,13 @@ def refused(words: list[str], out: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_a_mask_of_another_volume_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     case, out = cases.write_case(tmp_path), tmp_path / "out"
-    cases.write_mask(case["mask"], cases.mask(volume_hash="00" * 32))
+    write_mask(case["mask"], cases.mask(volume_hash="00" * 32))
     assert "files were swapped" in refused(arguments(case, out=out), out, capsys)
 
 
 def test_a_reference_of_another_volume_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     case, out = cases.write_case(tmp_path), tmp_path / "out"
-    cases.write_mask(case["reference"], cases.reference(volume_hash="00" * 32))
+    write_mask(case["reference"], cases.reference(volume_hash="00" * 32))
     assert "files were swapped" in refused(arguments(case, out=out), out, capsys)
 
 
@@ -145,3 +147,58 @@ def test_results_of_an_earlier_run_are_not_mixed_with_new_ones(
     assert main([*arguments(case, out=out), "--overlays", "1"]) == 2
     assert "overlays: not empty; nothing was changed" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def export_references(preprocessed: Path, folder: Path) -> Path:
+    """Export the readers' masks of a preprocessed cohort as if a model had found them; return the output folder."""
+    masks, words = folder / "masks", ["export", "--out", str(folder / "out")]
+    for path in sorted(preprocessed.glob("*.reference")):
+        drawn = read_mask(path, "reference")
+        counts = np.bincount(drawn.labels.ravel())
+        found = tuple(Candidate(label=n, score=1.0, voxels=int(counts[n])) for n in range(1, len(counts)) if counts[n])
+        model_hash = cases.MODEL_HASH
+        write_mask(masks / f"{drawn.id}.mask", replace(drawn, kind="mask", candidates=found, model_hash=model_hash))
+    for flag, pattern in (("--volumes", "*.volume"), ("--identities", "*.identity"), ("--references", "*.reference")):
+        words += [flag, *map(str, sorted(preprocessed.glob(pattern)))]
+    assert main([*words, "--masks", *map(str, sorted(masks.iterdir()))]) == 0
+    return folder / "out"
+
+
+def test_the_phantoms_nodules_stand_where_they_were_put_in_patient_coordinates(
+    cohort: Path, preprocessed: Path, tmp_path: Path
+) -> None:
+    out = export_references(preprocessed, tmp_path)
+    rows = list(csv.DictReader((out / "nodules.csv").read_text().splitlines()))
+    assert {row["status"] for row in rows} == {"true_positive"}
+    named = {}  # series UID of the source, by way of the SEG, to the pseudonym in the table
+    for path in (out / "segmentations").iterdir():
+        named[pydicom.dcmread(path).ReferencedSeriesSequence[0].SeriesInstanceUID] = path.stem.partition("-")[2]
+    truth = list(csv.DictReader((cohort / "truth.csv").read_text().splitlines()))
+    assert len(truth) == len(rows)
+    axes = ("x_mm", "y_mm", "z_mm")
+    off_mm, volume_off = [], []
+    for nodule in truth:
+        near = [row for row in rows if row["series"] == named[nodule["series_uid"]]]
+        place = np.array([float(nodule[axis]) for axis in axes])
+        away = [float(np.linalg.norm(place - [float(row[axis]) for axis in axes])) for row in near]
+        off_mm.append(min(away))
+        found = near[int(np.argmin(away))]
+        volume_off.append(float(found["volume_mm3"]) / float(nodule["volume_mm3"]) - 1)
+    assert max(off_mm) < 2.0
+    assert abs(float(np.median(volume_off))) < 0.1
+
+
+@pytest.mark.real
+def test_real_scans_give_segs_that_equal_their_masks_and_that_dciodvfy_accepts(data: Path, tmp_path: Path) -> None:
+    key, made = tmp_path / "key", tmp_path / "preprocessed"
+    key.write_text("a secret of the tests only\n")
+    words = ["--cohort", str(data / "fullframe-open"), "--pseudonym-key", str(key), "--out", str(made)]
+    assert main(["preprocess", *words]) == 0
+    out = export_references(made, tmp_path)
+    for path in sorted((out / "segmentations").iterdir()):
+        mask = read_mask(tmp_path / "masks" / f"{path.stem}.mask", "mask")
+        assert int(pydicom.dcmread(path).pixel_array.sum()) == int((mask.labels > 0).sum())
+        said = cases.dciodvfy(path)
+        assert "Segmentation" in said
+        assert "Error" not in said
+    assert len(list((out / "segmentations").iterdir())) == 3

@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import highdicom
@@ -116,18 +113,8 @@ def test_hundreds_of_candidates_are_written(tmp_path: Path) -> None:
     assert np.array_equal(voxels_by_position(path), found)
 
 
-def dciodvfy(path: Path) -> str:
-    program = shutil.which("dciodvfy")
-    if program is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("dciodvfy (package dicom3tools) must be there in CI")
-        pytest.skip("dciodvfy (package dicom3tools) is not installed")
-    found = subprocess.run([program, path], capture_output=True, text=True, check=False)
-    return found.stdout + found.stderr
-
-
 def test_dciodvfy_finds_no_error_with_sparse_headers(written: Path) -> None:
-    said = dciodvfy(written)
+    said = cases.dciodvfy(written)
     assert "Segmentation" in said
     assert "Error" not in said
 
@@ -162,7 +149,7 @@ def test_dciodvfy_finds_no_error_with_real_headers(folder: str, data: Path, tmp_
     )
     path = tmp_path / "real.dcm"
     write_segmentation(path, mask, source)
-    said = dciodvfy(path)
+    said = cases.dciodvfy(path)
     assert "Segmentation" in said
     assert "Error" not in said
     assert int(pydicom.dcmread(path).pixel_array.sum()) == 300
@@ -221,7 +208,7 @@ def test_dciodvfy_finds_no_error_with_odd_headers(values: dict[str, object], tmp
                 header.pop(name, None)
                 setattr(header, name, value)
     write_segmentation(tmp_path / "odd.dcm", cases.mask(), source)
-    said = dciodvfy(tmp_path / "odd.dcm")
+    said = cases.dciodvfy(tmp_path / "odd.dcm")
     assert "Segmentation" in said
     assert "Error" not in said
     written = pydicom.dcmread(tmp_path / "odd.dcm")
@@ -253,7 +240,7 @@ def test_a_series_of_one_slice_is_written(tmp_path: Path) -> None:
     )
     write_segmentation(tmp_path / "one.dcm", mask, cases.headers()[:1])
     assert int(pydicom.dcmread(tmp_path / "one.dcm").pixel_array.sum()) == 4
-    assert "Error" not in dciodvfy(tmp_path / "one.dcm")
+    assert "Error" not in cases.dciodvfy(tmp_path / "one.dcm")
 
 
 def test_a_prone_oblique_series_keeps_its_orientation_and_another_is_refused(tmp_path: Path) -> None:
@@ -278,7 +265,7 @@ def test_a_prone_oblique_series_keeps_its_orientation_and_another_is_refused(tmp
         uids, combine_segments=True, assert_missing_frames_are_empty=True
     )
     assert np.array_equal(stacked > 0, cases.labels() > 0)
-    assert "Error" not in dciodvfy(tmp_path / "prone.dcm")
+    assert "Error" not in cases.dciodvfy(tmp_path / "prone.dcm")
     for header in source:
         header.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
     with pytest.raises(ArtefactError, match="turned"):

@@ -156,7 +156,15 @@ def test_kpis_are_those_of_the_records(parts: dict[str, Path], tmp_path: Path) -
             tmp_path, "preprocess", f"{day}00:10+00:00", f"{day}00:45+00:00", seconds=35.0, items=100, unit="slices"
         ),
         cases.write_record(tmp_path, "train", f"{day}01:00+00:00", f"{day}31:30+00:00", seconds=1830.0, site="hpc"),
-        cases.write_record(tmp_path, "infer", f"{day}32:00+00:00", f"{day}35:00+00:00", seconds=180.0, site="cloud"),
+        cases.write_record(
+            tmp_path,
+            "infer",
+            f"{day}32:00+00:00",
+            f"{day}35:00+00:00",
+            seconds=180.0,
+            site="cloud",
+            inputs={"model.onnx": "c0ffee" * 10},
+        ),
         cases.write_record(tmp_path, "infer", f"{day}32:00+00:00", f"{day}33:20+00:00", seconds=80.0, site="cloud"),
     ]
     words = [word for word in words_of(parts, tmp_path / "out") if word not in ("--records", str(parts["records"]))]
@@ -166,6 +174,7 @@ def test_kpis_are_those_of_the_records(parts: dict[str, Path], tmp_path: Path) -
     assert "totm: training models 30 min 30 s" in text
     assert "ttmip: model in production 31 min 30 s" in text
     assert "to the first masks 33 min 20 s" in text
+    assert f"Model {'c0ffee' * 10}" in text
     assert text.index("hpc") < text.index("cloud")
 
 

@@ -76,6 +76,7 @@ def render(content: Content) -> str:
         kpis=kpis(content.records),
         runs=list(zip(content.records, timeline(content.records), strict=True)),
         versions=_versions(content.records),
+        models=_models(content.records),
         # the figures of the evaluation stand in their own section
         card=_flat({name: fact for name, fact in (content.card or {}).items() if name != "evaluation"}),
     )
@@ -109,6 +110,12 @@ def _versions(records: Sequence[Record]) -> list[tuple[str, str]]:
         for name, value in record.versions.items():
             found.setdefault(name, set()).add(value)
     return [(name, ", ".join(sorted(values))) for name, values in sorted(found.items())]
+
+
+def _models(records: Sequence[Record]) -> list[str]:
+    """Return the content hashes of the models that the run used or made."""
+    files = (item for record in records for item in (*record.inputs.items(), *record.outputs.items()))
+    return sorted({content_hash for name, content_hash in files if name.endswith(".onnx")})
 
 
 def _flat(card: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:

@@ -19,6 +19,7 @@ from slicestream.volumes.mask import read_mask
 from slicestream.volumes.metrics import Case, compare
 from slicestream.volumes.record import recorded
 from slicestream.volumes.scores import SIZES_MM, summarise
+from slicestream.volumes.staging import staged
 
 ALL = "all"
 
@@ -57,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
             f"{references[lost[0]]}: no mask of series {lost[0]} among --masks ({len(lost)} such references); "
             f"need one for each. Run `slicestream infer` on it, or give --split and --split-name."
         )
-    with recorded("evaluate", args.out) as record:
+    with staged(args.out) as room, recorded("evaluate", room) as record:
         cases = []
         for number, series in enumerate(sorted(references), start=1):
             case, hashes = _case(masks[series], references[series])
@@ -68,11 +69,11 @@ def run(args: argparse.Namespace) -> None:
                 print(f"evaluate: {number}/{len(references)} series", file=sys.stderr)
         summary = summarise(cases, split=args.split_name, not_scored=sorted(set(masks) - set(references)))
         text = json.dumps(summary, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-        write_text(args.out / "metrics.json", text)
+        write_text(room / "metrics.json", text)
         record.items, record.unit = len(cases), "series"
         record.parameters = {"split": args.split_name}
         record.versions["numpy"] = np.__version__
-        record.add_output(args.out / "metrics.json", hashlib.sha256(text.encode()).hexdigest())
+        record.add_output(room / "metrics.json", hashlib.sha256(text.encode()).hexdigest())
     print(_table(summary))
 
 

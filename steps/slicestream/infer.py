@@ -1,4 +1,8 @@
-"""Find candidates in volumes with a model: ONNX on the CPU, one volume in memory at a time."""
+"""Find candidates in volumes with a model: ONNX on the CPU, one volume in memory at a time.
+
+Peak memory: about 11 bytes per voxel of the largest volume (HU 2, probability 2, components 4, labels 2, threshold 1),
+or what the network needs for one batch plus 4 of these, whichever is more.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +25,7 @@ from slicestream.volumes.candidates import CandidateRule, find_candidates
 from slicestream.volumes.lungs import find_lungs, no_lungs
 from slicestream.volumes.mask import Mask, write_mask
 from slicestream.volumes.record import RunRecord, recorded, tag_of
+from slicestream.volumes.staging import staged
 from slicestream.volumes.volume import Volume, read_volume
 
 CONNECTIVITY = 26
@@ -90,13 +95,13 @@ def run(args: argparse.Namespace) -> None:
         lung_mask=not args.no_lung_mask,
         threads=threads,
     )
-    with recorded("infer", args.out, tag=tag_of(names)) as record:
+    with staged(args.out) as room, recorded("infer", room, tag=tag_of(names)) as record:
         _describe(record, model, options)
         record.add_input(args.model.name, model.content_hash, args.model.stat().st_size)
         for number, path in enumerate(args.volumes, start=1):
             volume = read_volume(path)
             record.add_input(f"{volume.id}.volume", volume.content_hash, path.stat().st_size)
-            target = args.out / f"{volume.id}.mask"
+            target = room / f"{volume.id}.mask"
             progress = _Progress(f"infer: volume {number}/{len(names)}, {len(volume.hu)} slices")
             record.add_output(target, write_mask(target, _mask(volume, model, options, progress)))
             record.items += len(volume.hu)

@@ -1,0 +1,68 @@
+# make demo: fresh machine to report. make test: fresh machine to green. make help lists the rest.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := environments/local/run
+KEY := $(or $(XDG_CONFIG_HOME),$(HOME)/.config)/slicestream/pseudonym_key
+
+.PHONY: help setup demo real score segment debian test lint clean
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
+
+setup: .venv/ready ## install into .venv, from requirements.lock
+.venv/ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --requirement requirements.lock
+	$(BIN)/pip install --quiet --no-deps --editable .
+	touch $@
+
+# The site's secret of the pseudonyms: made once, kept.
+$(KEY):
+	mkdir -p -m 700 $(dir $@)
+	umask 077; $(PYTHON) -c 'import secrets; print(secrets.token_hex(32))' > $@
+
+NAME ?= $(firstword $(filter demo real score segment,$(MAKECMDGOALS)))
+need = $(if $($(1)),,$(error $(1)= is missing; need $(2)))
+
+demo: setup ## synthetic cohort to report, in runs/demo
+	@[ ! -e runs/$(NAME) ] || [ "$(FORCE)" = 1 ] || { echo "make: runs/$(NAME) is there. Choose another NAME=, or replace it with FORCE=1." >&2; exit 2; }
+	[ -e runs/.cohort/dataset.csv ] || $(BIN)/slicestream phantom --out runs/.cohort
+	@$(RUN) $(NAME) main --cohort runs/.cohort --pseudonym_key runs/.cohort/pseudonym_key --recipe phantom --title "SliceStream on a synthetic cohort"
+
+real: setup $(KEY) ## DATA=folder [EXCLUDE=list]: the whole workflow on a labelled folder, in runs/real
+	$(call need,DATA,a labelled folder)
+	@$(RUN) $(NAME) main --cohort $(DATA) --pseudonym_key $(KEY) --recipe $(or $(RECIPE),laptop) --flips $(if $(EXCLUDE),--exclude $(EXCLUDE))
+
+score: setup $(KEY) ## MODEL=folder DATA=folder: a trained model on a labelled folder, in runs/score
+	$(call need,MODEL,a folder that holds model.onnx)
+	$(call need,DATA,a labelled folder)
+	@$(RUN) $(NAME) score --cohort $(DATA) --pseudonym_key $(KEY) --model $(MODEL)/model.onnx --flips
+
+segment: setup $(KEY) ## MODEL=folder DATA=folder: a trained model on new studies, in runs/segment
+	$(call need,MODEL,a folder that holds model.onnx)
+	$(call need,DATA,a folder of DICOM studies)
+	@$(RUN) $(NAME) segment --cohort $(DATA) --pseudonym_key $(KEY) --model $(MODEL)/model.onnx --flips
+
+lint: setup ## style, types, import rules
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Debian tools that the tests ask for a second opinion; elsewhere they say what is missing.
+debian: debian-packages.txt
+	@missing=$$(dpkg-query -W -f '$${Package}\n' 2>/dev/null | sort | comm -13 - <(sort $<)); \
+	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
+
+workflows/tests/cohort: | setup
+	$(BIN)/slicestream phantom --patients 6 --matrix 128 --out $@
+
+test: setup debian lint workflows/tests/cohort ## all that must hold, with coverage
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --skip-covered --skip-empty --include 'steps/*'
+
+clean: ## remove the environment and caches, keep runs
+	rm -rf .venv build *.egg-info steps/*.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

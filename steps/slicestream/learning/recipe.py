@@ -110,8 +110,8 @@ _PAPER = Recipe(
 _LAPTOP = Recipe(
     name="laptop",
     widths=(16, 32, 64, 128, 256),
-    patch_px=96,
-    epochs=56,
+    patch_px=128,
+    epochs=40,
     batch_size=16,
     learning_rate=3e-3,
     weight_decay=0.02,
@@ -119,7 +119,7 @@ _LAPTOP = Recipe(
     average=0.995,
     patience=25,
     augmentation=Augmentation(
-        rotate=True, flip=True, zoom=1.25, shift_hu=40, gain=0.1, noise_hu=40, nodule_share=0.5, overhang_px=12
+        rotate=True, flip=True, zoom=1.25, shift_hu=40, gain=0.1, noise_hu=40, nodule_share=0.0, overhang_px=16
     ),
 )
 

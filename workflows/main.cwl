@@ -6,7 +6,6 @@ doc: |
   Preprocess, export, evaluate and report belong on the laptop: preprocess and export see identities. Training and
   inference may run elsewhere; streamflow.yml says where.
 requirements:
-  SchemaDefRequirement: {types: [{$import: types/recipe.yml}]}
   ScatterFeatureRequirement: {}
   MultipleInputFeatureRequirement: {}
   SubworkflowFeatureRequirement: {}
@@ -33,8 +32,8 @@ inputs:
     doc: Shares of the images for training, validation and test; they add up to 1.
     default: [0.8, 0.1, 0.1]
   recipe:
-    type: types/recipe.yml#recipe
-    doc: A named training configuration.
+    type: string
+    doc: "A named training configuration: paper, laptop or phantom."
     default: paper
   epochs:
     type: int?

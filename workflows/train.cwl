@@ -5,7 +5,6 @@ label: Cohort in, trained model out
 doc: |
   The first half of main.cwl: the model is chosen on the validation side and the test side is left untouched.
 requirements:
-  SchemaDefRequirement: {types: [{$import: types/recipe.yml}]}
   ScatterFeatureRequirement: {}
   MultipleInputFeatureRequirement: {}
 inputs:
@@ -31,8 +30,8 @@ inputs:
     doc: Shares of the images for training, validation and test; they add up to 1.
     default: [0.8, 0.1, 0.1]
   recipe:
-    type: types/recipe.yml#recipe
-    doc: A named training configuration.
+    type: string
+    doc: "A named training configuration: paper, laptop or phantom."
     default: paper
   epochs:
     type: int?

@@ -3,7 +3,7 @@ class: CommandLineTool
 id: evaluate
 label: Compare masks with references, every metric by name
 doc: IoU and Dice in each usual definition, sensitivity per nodule, false positives per scan; docs/output.md defines them.
-$namespaces: {slicestream: "urn:slicestream:format:", edam: "http://edamontology.org/"}
+$namespaces: {edam: "http://edamontology.org/"}
 baseCommand: [slicestream, evaluate]
 hints:
   DockerRequirement: {dockerPull: "slicestream/train:0.1.0"}

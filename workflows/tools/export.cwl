@@ -3,7 +3,7 @@ class: CommandLineTool
 id: export
 label: Masks to DICOM SEG, overlays and a nodule table
 doc: Joins the masks with the identities again, so it runs on the laptop only.
-$namespaces: {slicestream: "urn:slicestream:format:", edam: "http://edamontology.org/"}
+$namespaces: {edam: "http://edamontology.org/"}
 baseCommand: [slicestream, export]
 hints:
   DockerRequirement: {dockerPull: "slicestream/train:0.1.0"}
@@ -20,7 +20,6 @@ inputs:
   identities:
     type: File[]
     doc: Identity maps that hold the source headers of the volumes, one per share.
-    format: slicestream:identity
     inputBinding: {prefix: --identities}
   references:
     type: ["null", {type: array, items: {type: array, items: File}}]

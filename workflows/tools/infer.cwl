@@ -3,7 +3,7 @@ class: CommandLineTool
 id: infer
 label: Find candidates in volumes with a model
 doc: Runs on CPUs with the ONNX file alone. No volumes give no masks.
-$namespaces: {slicestream: "urn:slicestream:format:", edam: "http://edamontology.org/"}
+$namespaces: {edam: "http://edamontology.org/"}
 baseCommand: [slicestream, infer]
 hints:
   DockerRequirement: {dockerPull: "slicestream/infer:0.1.0"}
@@ -16,7 +16,6 @@ inputs:
   volumes:
     type: File[]
     doc: Volumes to look at, one batch; may be none.
-    format: slicestream:volume
     inputBinding: {prefix: --volumes}
   batch_size:
     type: int?
@@ -44,7 +43,6 @@ outputs:
   masks:
     type: File[]
     doc: One mask per volume, labelled candidates with scores, sorted by file name.
-    format: slicestream:mask
     outputBinding: {glob: "*.mask"}
   run_record:
     type: File

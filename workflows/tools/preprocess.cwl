@@ -5,7 +5,7 @@ label: DICOM studies to volumes, training slices and an identity map
 doc: |
   The only step that reads the user's DICOM. What it hands on holds pixels, geometry relative to the first voxel and
   pseudonyms; the identity map holds the rest and stays on the laptop.
-$namespaces: {slicestream: "urn:slicestream:format:", edam: "http://edamontology.org/"}
+$namespaces: {edam: "http://edamontology.org/"}
 baseCommand: [slicestream, preprocess]
 hints:
   DockerRequirement: {dockerPull: "slicestream/train:0.1.0"}
@@ -37,17 +37,14 @@ outputs:
   volumes:
     type: File[]
     doc: One volume per series, HU, sorted by file name.
-    format: slicestream:volume
     outputBinding: {glob: "*.volume"}
   references:
     type: File[]
     doc: One reference mask per annotated series, sorted by file name.
-    format: slicestream:reference
     outputBinding: {glob: "*.reference"}
   slices:
     type: File
     doc: The slices that training may use, with their masks.
-    format: slicestream:slices
     outputBinding: {glob: "training-*.slices"}
   index:
     type: File
@@ -57,7 +54,6 @@ outputs:
   identity:
     type: File
     doc: Pseudonym to pixel-less source headers, mode 0600. Stays on the laptop.
-    format: slicestream:identity
     outputBinding: {glob: "source-*.identity"}
   run_record:
     type: File

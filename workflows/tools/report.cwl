@@ -3,7 +3,7 @@ class: CommandLineTool
 id: report
 label: One HTML file that shows the run
 doc: Needs no network to be read. Completes the model's card with the test metrics where a model was trained.
-$namespaces: {slicestream: "urn:slicestream:format:", edam: "http://edamontology.org/"}
+$namespaces: {edam: "http://edamontology.org/"}
 baseCommand: [slicestream, report]
 hints:
   DockerRequirement: {dockerPull: "slicestream/train:0.1.0"}

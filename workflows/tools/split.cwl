@@ -39,7 +39,7 @@ outputs:
     type: File
     doc: The table of sides (patients, series, images) and the side of each pseudonymous patient.
   is_test:
-    type: {type: array, items: {type: array, items: boolean}}
+    type: {type: array, items: Any}  # of boolean[]; spelled out, StreamFlow 0.2.0rc3 refuses it from cwl.output.json
     doc: For each share, in the order of its volumes, whether a volume is on the test side.
   run_record:
     type: File

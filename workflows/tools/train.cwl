@@ -5,10 +5,8 @@ label: Train the segmentation network and write the model
 doc: |
   Uses a GPU where it finds one and records which device it got. Sees slices and masks only: no whole scan, no
   identity.
-$namespaces: {slicestream: "urn:slicestream:format:", edam: "http://edamontology.org/"}
+$namespaces: {edam: "http://edamontology.org/"}
 baseCommand: [slicestream, train]
-requirements:
-  SchemaDefRequirement: {types: [{$import: ../types/recipe.yml}]}
 hints:
   DockerRequirement: {dockerPull: "slicestream/train:0.1.0"}
   ResourceRequirement: {coresMin: 2, ramMin: 8192}
@@ -22,8 +20,8 @@ inputs:
     doc: Validation shards.
     inputBinding: {prefix: --validation}
   recipe:
-    type: ../types/recipe.yml#recipe
-    doc: A named training configuration.
+    type: string
+    doc: "A named training configuration: paper, laptop or phantom."
     default: paper
     inputBinding: {prefix: --recipe}
   epochs:
@@ -39,12 +37,10 @@ outputs:
   model:
     type: File
     doc: The network with its weights, window (HU), training spacing (mm) and threshold, as ONNX.
-    format: slicestream:model
     outputBinding: {glob: model.onnx}
   weights:
     type: File
     doc: The weights alone, to train on from.
-    format: slicestream:safetensors
     outputBinding: {glob: weights.safetensors}
   card:
     type: File

@@ -26,6 +26,7 @@ ALL = "all"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
+    parser.epilog = "example: slicestream evaluate --masks masks/*.mask --references prepared/*.reference --out scores"
     parser.add_argument("--masks", type=Path, nargs="*", default=[], help=".mask files that `slicestream infer` wrote")
     parser.add_argument(
         "--references",

@@ -31,6 +31,10 @@ OVERLAYS_PER_SERIES = 12
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of `slicestream export`."""
+    parser.epilog = (
+        "example: slicestream export --masks masks/*.mask --volumes prepared/*.volume "
+        "--identities prepared/*.identity --out results"
+    )
     parser.add_argument("--masks", type=Path, nargs="*", required=True, metavar="MASK", help="masks from infer")
     parser.add_argument(
         "--volumes", type=Path, nargs="*", required=True, metavar="VOLUME", help="volumes the masks were made from"

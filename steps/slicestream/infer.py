@@ -33,6 +33,9 @@ CONNECTIVITY = 26
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
+    parser.epilog = (
+        "example: slicestream infer --model model/model.onnx --volumes prepared/*.volume --flips --out masks"
+    )
     parser.add_argument("--model", type=Path, required=True, help="model.onnx that `slicestream train` wrote")
     parser.add_argument(
         "--volumes", type=Path, nargs="*", default=[], help=".volume files; none given: only the run record is written"

@@ -35,6 +35,7 @@ Row = dict[str, Any]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
+    parser.epilog = "example: slicestream phantom --patients 6 --matrix 128 --out cohort"
     parser.add_argument("--out", type=Path, default=Path(), help="folder to write the cohort into (default: here)")
     parser.add_argument("--patients", type=int, default=24, help="number of patients, 1 to 9999 (default: 24)")
     parser.add_argument("--seed", type=int, default=0, help="whole number; same seed, same bytes (default: 0)")

@@ -49,6 +49,7 @@ _PROGRESS_EVERY_S = 5.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
+    parser.epilog = "example: slicestream preprocess --cohort cohort --pseudonym-key key --out prepared"
     parser.add_argument("--cohort", type=Path, required=True, help="folder: UniToChest layout, or DICOM in any nesting")
     parser.add_argument(
         "--pseudonym-key", type=Path, required=True, help="file with the site's secret, 16 bytes or more"

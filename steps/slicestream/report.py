@@ -34,6 +34,10 @@ HEADLINE = ("split", "iou", "dice", "nodules", "cases", "slices")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of `slicestream report`."""
+    parser.epilog = (
+        "example: slicestream report --nodules results/nodules.csv --overlays "
+        "results/overlays --records */*.run.json --out page"
+    )
     parser.add_argument("--split", type=Path, metavar="FILE", help="split.json, for the cohort table")
     parser.add_argument("--history", type=Path, metavar="FILE", help="history.csv of the training, for its curves")
     parser.add_argument("--metrics", type=Path, metavar="FILE", help="metrics.json of evaluate")

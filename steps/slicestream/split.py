@@ -28,6 +28,7 @@ PACKED = ("training", "validation")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
+    parser.epilog = "example: slicestream split --slices prepared/*.slices --indexes prepared/series-*.json --out sides"
     parser.add_argument("--slices", type=Path, nargs="+", required=True, help="training slices of every share")
     parser.add_argument("--indexes", type=Path, nargs="+", required=True, help="series index of every share")
     parser.add_argument(

@@ -28,6 +28,10 @@ _PLOT_EVERY_SECONDS = 30.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `train`."""
+    parser.epilog = (
+        "example: slicestream train --training sides/training-*.slices --validation "
+        "sides/validation-*.slices --recipe laptop --out model"
+    )
     add = parser.add_argument
     add("--training", type=Path, nargs="+", required=True, metavar="FILE", help="training-*.slices shards")
     add("--validation", type=Path, nargs="+", required=True, metavar="FILE", help="validation-*.slices shards")

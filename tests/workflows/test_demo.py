@@ -1,0 +1,83 @@
+"""The main job on the synthetic cohort, against what is known of it by construction."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import shutil
+import statistics
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from slicestream.__main__ import main
+from slicestream.dicom.pseudonyms import pseudonym, read_key
+
+ROOT = Path(__file__).parents[2]
+NAME = "test-demo"
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
+    """The cohort and the run of `make demo`, under another name."""
+    cohort = tmp_path_factory.mktemp("demo") / "cohort"
+    assert main(["phantom", "--out", str(cohort)]) == 0
+    shutil.rmtree(ROOT / "runs" / f".{NAME}", ignore_errors=True)
+    shutil.rmtree(ROOT / "runs" / NAME, ignore_errors=True)
+    command = [str(ROOT / "environments/local/run"), NAME, "main", "--cohort", str(cohort)]
+    command += ["--pseudonym_key", str(cohort / "pseudonym_key"), "--recipe", "phantom"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    run = ROOT / "runs" / NAME
+    assert done.stdout.splitlines()[-1] == str(run / "report.html")
+    yield cohort, run
+    shutil.rmtree(run)
+
+
+def test_demo_finds_the_phantoms_nodules(demo: tuple[Path, Path]) -> None:
+    _, run = demo
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["split"] == "test"
+    assert metrics["iou"]["pooled"]["value"] >= 0.80
+
+
+def test_demo_measures_every_nodule_of_8_mm_and_more_within_10_percent(demo: tuple[Path, Path]) -> None:
+    cohort, run = demo
+    key = read_key(cohort / "pseudonym_key")
+    sides = json.loads((run / "split.json").read_text())["patients"]
+    with (run / "nodules.csv").open() as table:
+        found = [row for row in csv.DictReader(table) if row["status"] == "true_positive"]
+    errors, missed = [], []
+    with (cohort / "truth.csv").open() as table:
+        truth = [row for row in csv.DictReader(table) if sides[_patient(key, row)] == "test"]
+    for nodule in truth:
+        series = pseudonym(key, "series", nodule["series_uid"])
+        near = [row for row in found if row["series"] == series and _apart_mm(row, nodule) < 4.0]
+        if near:
+            errors.append(abs(float(near[0]["volume_mm3"]) / float(nodule["volume_mm3"]) - 1))
+        elif float(nodule["diameter_mm"]) >= 8:
+            missed.append(nodule)
+    assert len(truth) >= 5
+    assert missed == []
+    assert statistics.median(errors) <= 0.10
+
+
+def test_demo_leaves_what_the_user_is_promised(demo: tuple[Path, Path]) -> None:
+    _, run = demo
+    for name in ("report.html", "metrics.json", "nodules.csv", "model/model.onnx", "model/weights.safetensors"):
+        assert (run / name).stat().st_size > 0
+    assert list((run / "segmentations").glob("*.dcm"))
+    assert list((run / "overlays").glob("*.png"))
+    evaluation = json.loads((run / "model" / "model.json").read_text())["evaluation"]
+    assert evaluation["iou"] == json.loads((run / "metrics.json").read_text())["iou"]
+
+
+def _apart_mm(row: dict[str, str], nodule: dict[str, str]) -> float:
+    return math.dist(*([float(place[axis]) for axis in ("x_mm", "y_mm", "z_mm")] for place in (row, nodule)))
+
+
+def _patient(key: bytes, row: dict[str, str]) -> str:
+    return pseudonym(key, "patient", f"PHANTOM-{row['patientID']}")

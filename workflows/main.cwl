@@ -58,7 +58,7 @@ inputs:
     default: false
   threads:
     type: int?
-    doc: CPU threads of the network.
+    doc: CPU threads of training and of inference, each; all cores if not given.
   nifti:
     type: boolean
     doc: Write NIfTI copies of volumes and masks too.
@@ -93,6 +93,7 @@ steps:
       recipe: recipe
       epochs: epochs
       seed: seed
+      threads: threads
     out: [model, weights, card, history, curves, run_record]
   pick:
     run: pick.cwl

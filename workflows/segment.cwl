@@ -40,7 +40,7 @@ inputs:
     default: false
   threads:
     type: int?
-    doc: CPU threads of the network.
+    doc: CPU threads of inference; all cores if not given.
   nifti:
     type: boolean
     doc: Write NIfTI copies of volumes and masks too.

@@ -40,6 +40,9 @@ inputs:
     type: int
     doc: Seed of the division into sides, the weights, the order and the augmentation.
     default: 0
+  threads:
+    type: int?
+    doc: CPU threads of training; all cores if not given.
 steps:
   preprocess:
     run: tools/preprocess.cwl
@@ -67,6 +70,7 @@ steps:
       recipe: recipe
       epochs: epochs
       seed: seed
+      threads: threads
     out: [model, weights, card, history, curves, run_record]
 outputs:
   model:

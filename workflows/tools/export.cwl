@@ -25,6 +25,10 @@ inputs:
     type: ["null", {type: array, items: {type: array, items: File}}]
     doc: Masks by readers, drawn in green; a list per batch.
     inputBinding: {prefix: --references}
+  overlays_per_series:
+    type: int?
+    doc: Overlays per series at most, spread evenly over its marked slices; 12 if not given.
+    inputBinding: {prefix: --overlays}
   nifti:
     type: boolean
     doc: Write NIfTI copies of volumes and masks too.

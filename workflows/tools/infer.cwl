@@ -30,6 +30,10 @@ inputs:
     doc: Average the probability over mirrored copies of each slice; four times the work.
     default: false
     inputBinding: {prefix: --flips}
+  min_diameter_mm:
+    type: float?
+    doc: Candidates of less volume than a ball of this diameter, in mm, are dropped; 2 if not given.
+    inputBinding: {prefix: --min-diameter-mm}
   no_lung_mask:
     type: boolean
     doc: Keep the candidates outside the lungs too.
@@ -37,7 +41,7 @@ inputs:
     inputBinding: {prefix: --no-lung-mask}
   threads:
     type: int?
-    doc: CPU threads of the network.
+    doc: CPU threads of the network; all cores if not given.
     inputBinding: {prefix: --threads}
 outputs:
   masks:

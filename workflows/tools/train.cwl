@@ -33,6 +33,14 @@ inputs:
     doc: Seed of the weights, the order and the augmentation.
     default: 0
     inputBinding: {prefix: --seed}
+  device:
+    type: string?
+    doc: "auto, cpu or cuda; auto, which takes a GPU where there is one, if not given."
+    inputBinding: {prefix: --device}
+  threads:
+    type: int?
+    doc: CPU threads; all cores if not given.
+    inputBinding: {prefix: --threads}
 outputs:
   model:
     type: File

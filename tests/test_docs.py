@@ -12,9 +12,12 @@ from typing import Any
 import pytest
 import yaml
 
+from ct_files import ct_series, unitochest
 from slicestream.__main__ import STEPS, _parser
 from slicestream.figures.nodules import COLUMNS
 from slicestream.volumes.record import RunRecord
+from test_bad_input import LISTED, PLAIN
+from test_bad_input import run as preprocess
 
 ROOT = Path(__file__).parents[1]
 WORKFLOWS = sorted(path.stem for path in (ROOT / "workflows").glob("*.cwl"))
@@ -170,6 +173,25 @@ def test_output_explains_every_column_of_the_nodule_table() -> None:
 
 def test_data_explains_every_field_of_a_run_record() -> None:
     assert not set(RunRecord.__dataclass_fields__) - in_backticks(section(page("docs/data.md"), "## Run record"))
+
+
+REFUSALS = [row for row in rows(section(page("docs/usage.md"), "## What is refused")) if row[1].startswith("`")]
+
+
+@pytest.mark.parametrize(("what", "line"), REFUSALS, ids=[row[0] for row in REFUSALS])
+def test_usage_quotes_what_preprocess_says_of_bad_input(
+    what: str, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cohort = tmp_path / "cohort"
+    if what in PLAIN:
+        ct_series(cohort)
+        PLAIN[what][0](cohort)
+    else:
+        unitochest(cohort)
+        LISTED[what][0](cohort)
+    assert preprocess(cohort, tmp_path / "out") == 2
+    said = capsys.readouterr().err.replace(f"{tmp_path}/", "")
+    assert re.fullmatch(".*".join(map(re.escape, f"slicestream preprocess: {line.strip('`')}\n".split("…"))), said)
 
 
 def test_usage_names_every_environment_variable_and_make_variable() -> None:

@@ -26,8 +26,8 @@ need = $(if $($(1)),,$(error $(1)= is missing; need $(2)))
 
 demo: setup ## synthetic cohort to report, in runs/demo
 	@[ ! -e runs/$(NAME) ] || [ "$(FORCE)" = 1 ] || { echo "make: runs/$(NAME) is there. Choose another NAME=, or replace it with FORCE=1." >&2; exit 2; }
-	[ -e runs/.phantom/cohort ] || $(BIN)/slicestream phantom --out runs/.phantom/cohort
-	@$(RUN) $(NAME) main --cohort runs/.phantom/cohort --pseudonym_key runs/.phantom/cohort/pseudonym_key --recipe phantom --title "SliceStream on a synthetic cohort"
+	[ -e runs/.phantom/cohort ] || $(BIN)/slicestream phantom --patients 32 --out runs/.phantom/cohort
+	@$(RUN) $(NAME) main --cohort runs/.phantom/cohort --pseudonym_key runs/.phantom/cohort/pseudonym_key --recipe phantom --negatives 0.2 --title "SliceStream on a synthetic cohort"
 
 real: setup $(KEY) ## DATA=folder [EXCLUDE=list]: the whole workflow on a labelled folder, in runs/real
 	$(call need,DATA,a labelled folder)

@@ -24,11 +24,11 @@ NAME = "test-demo"
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
     """The cohort and the run of `make demo`, under another name."""
     cohort = tmp_path_factory.mktemp("demo") / "cohort"
-    assert main(["phantom", "--out", str(cohort)]) == 0
+    assert main(["phantom", "--patients", "32", "--out", str(cohort)]) == 0
     shutil.rmtree(ROOT / "runs" / f".{NAME}", ignore_errors=True)
     shutil.rmtree(ROOT / "runs" / NAME, ignore_errors=True)
     command = [str(ROOT / "environments/local/run"), NAME, "main", "--cohort", str(cohort)]
-    command += ["--pseudonym_key", str(cohort / "pseudonym_key"), "--recipe", "phantom"]
+    command += ["--pseudonym_key", str(cohort / "pseudonym_key"), "--recipe", "phantom", "--negatives", "0.2"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     run = ROOT / "runs" / NAME

@@ -5,6 +5,7 @@ label: Keep the marked files of a list
 doc: |
   Starts no process and needs no JavaScript: an expression tool hands its inputs on, conditionally, and the nulls are
   dropped. docs/decisions/0004-pick-the-test-volumes.md says why not simpler.
+  cwltool's warnings are about that: `file` goes in and comes out under one name, and the nulls go last.
 requirements:
   ScatterFeatureRequirement: {}
 inputs:

@@ -193,7 +193,7 @@ outputs:
     outputSource: split/split
   history:
     type: File
-    doc: Losses and validation metrics per epoch, times in seconds.
+    doc: Losses and validation metrics per epoch; no times.
     outputSource: train/history
   curves:
     type: File

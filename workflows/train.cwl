@@ -87,7 +87,7 @@ outputs:
     outputSource: train/card
   history:
     type: File
-    doc: Losses and validation metrics per epoch, times in seconds.
+    doc: Losses and validation metrics per epoch; no times.
     outputSource: train/history
   curves:
     type: File

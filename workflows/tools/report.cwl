@@ -15,7 +15,7 @@ inputs:
     inputBinding: {prefix: --split}
   history:
     type: File?
-    doc: Training history per epoch, times in seconds.
+    doc: Training history per epoch; no times.
     inputBinding: {prefix: --history}
   metrics:
     type: File?

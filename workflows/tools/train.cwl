@@ -57,7 +57,7 @@ outputs:
     outputBinding: {glob: model.json}
   history:
     type: File
-    doc: Losses and validation metrics per epoch, times in seconds.
+    doc: Losses and validation metrics per epoch; no times.
     format: edam:format_3752
     outputBinding: {glob: history.csv}
   curves:

@@ -1,6 +1,6 @@
 """The identity map: for each pseudonym the pixel-less headers of its slices. It never leaves the laptop.
 
-A stored ZIP (mode 0600) of `index.json` and one Part 10 file per slice, `<patient>-<series>/<k>.dcm`, k = index of the
+A deflated ZIP (mode 0600) of `index.json` and one Part 10 file per slice, `<patient>-<series>/<k>.dcm`, k = index of the
 slice in the volume. The headers hold the real origin (ImagePositionPatient) and all that a DICOM SEG copies.
 """
 

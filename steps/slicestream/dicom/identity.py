@@ -1,7 +1,7 @@
 """The identity map: for each pseudonym the pixel-less headers of its slices. It never leaves the laptop.
 
-A deflated ZIP (mode 0600) of `index.json` and one Part 10 file per slice, `<patient>-<series>/<k>.dcm`, k = index of the
-slice in the volume. The headers hold the real origin (ImagePositionPatient) and all that a DICOM SEG copies.
+A deflated ZIP (mode 0600) of `index.json` and one Part 10 file per slice, `<patient>-<series>/<k>.dcm`, k = index of
+the slice in the volume. The headers hold the real origin (ImagePositionPatient) and all that a DICOM SEG copies.
 """
 
 from __future__ import annotations

@@ -6,20 +6,19 @@ import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from slicestream.errors import ArtefactError, SplitError
-from slicestream.volumes.artefact import read_header
 from slicestream.volumes.files import write_text
 from slicestream.volumes.mask import read_mask
 from slicestream.volumes.metrics import Case, compare
 from slicestream.volumes.record import recorded
 from slicestream.volumes.scores import SIZES_MM, summarise
 from slicestream.volumes.staging import staged
+from slicestream.volumes.volume import by_series
 
 ALL = "all"
 
@@ -48,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Write metrics.json and the run record; print the headline figures."""
-    masks, references = _by_series(args.masks, "mask"), _by_series(args.references, "reference")
+    masks, references = by_series(args.masks, "mask"), by_series(args.references, "reference")
     if args.split is not None and args.split_name != ALL:
         sides = _sides(args.split)
         _check_sides(masks, sides, args.split_name)
@@ -76,19 +75,6 @@ def run(args: argparse.Namespace) -> None:
         record.versions["numpy"] = np.__version__
         record.add_output(room / "metrics.json", hashlib.sha256(text.encode()).hexdigest())
     print(_table(summary))
-
-
-def _by_series(paths: Sequence[Path], kind: str) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for path in paths:
-        header, _ = read_header(path, kind)
-        series = f"{header.get('patient')}-{header.get('series')}"
-        if series in found:
-            raise ArtefactError(
-                f"{path}: a {kind} of series {series} was already given as {found[series]}; need one. Remove the other."
-            )
-        found[series] = path
-    return found
 
 
 def _sides(path: Path) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -19,12 +19,11 @@ from slicestream.dicom.segmentation import write_segmentation
 from slicestream.errors import ArtefactError, OptionError
 from slicestream.figures.nodules import NoduleRow, nodule_rows, nodules_csv
 from slicestream.figures.overlays import write_overlays
-from slicestream.volumes.artefact import read_header
 from slicestream.volumes.files import write_text
 from slicestream.volumes.mask import Mask, check_same_volume, read_mask
 from slicestream.volumes.record import RunRecord, recorded
 from slicestream.volumes.staging import staged
-from slicestream.volumes.volume import Volume, Window, read_volume
+from slicestream.volumes.volume import Volume, Window, by_series, read_volume
 
 OVERLAYS_PER_SERIES = 12
 
@@ -60,8 +59,8 @@ def run(args: argparse.Namespace) -> None:
     """Write segmentations/, overlays/, nodules.csv, on demand nifti/, and the run record."""
     if args.overlays < 0:
         raise OptionError(f"--overlays {args.overlays}: need a number of images, 0 or more. Give 12, say.")
-    masks = _by_series(args.masks, "mask")
-    volumes, references = _by_series(args.volumes, "volume"), _by_series(args.references, "reference")
+    masks = by_series(args.masks, "mask")
+    volumes, references = by_series(args.volumes, "volume"), by_series(args.references, "reference")
     identities = read_identities(args.identities)
     _check_complete(masks, volumes, identities)
     with staged(args.out) as room, recorded("export", room) as record:
@@ -72,18 +71,6 @@ def run(args: argparse.Namespace) -> None:
                 print(f"export: {number} of {len(masks)} series", file=sys.stderr)
         export.finish(len(masks))
     print(export.summary(len(masks)))
-
-
-def _by_series(paths: Sequence[Path], kind: str) -> dict[str, Path]:
-    """Return path by '<patient>-<series>' as the files' headers say. Raises ArtefactError on a second of one series."""
-    found: dict[str, Path] = {}
-    for path in paths:
-        header, _ = read_header(path, kind)
-        series = f"{header.get('patient')}-{header.get('series')}"
-        if series in found:
-            raise ArtefactError(f"{path}: a second {kind} of series {series}, after {found[series]}. Give one of each.")
-        found[series] = path
-    return found
 
 
 def _check_complete(masks: Mapping[str, Path], volumes: Mapping[str, Path], identities: Mapping[str, object]) -> None:

@@ -25,14 +25,14 @@ def atomic_path(path: Path, *, mode: int = 0o644) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         os.close(handle)
     except OSError as error:
-        raise OutputError(_cannot_write(path, error)) from error
+        raise OutputError(cannot_write(path, error)) from error
     partial = Path(name)
     try:
         yield partial
         partial.chmod(mode)
         partial.replace(path)
     except OSError as error:
-        raise OutputError(_cannot_write(path, error)) from error
+        raise OutputError(cannot_write(path, error)) from error
     finally:
         partial.unlink(missing_ok=True)
 
@@ -43,7 +43,8 @@ def write_text(path: Path, text: str, *, mode: int = 0o644) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def _cannot_write(path: Path, error: OSError) -> str:
+def cannot_write(path: Path, error: OSError) -> str:
+    """Return the one line for a place that refuses to be written to."""
     return (
         f"{path}: {error.strerror}; nothing was kept half-written. Free space or choose another --out, then run again."
     )

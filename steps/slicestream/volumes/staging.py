@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from slicestream.errors import OutputError
+from slicestream.volumes.files import cannot_write
 
 
 @contextmanager
@@ -25,7 +26,7 @@ def staged(out: Path) -> Iterator[Path]:
     try:
         room = Path(tempfile.mkdtemp(prefix=".partial-", dir=out))
     except OSError as error:
-        raise OutputError(_cannot_write(out, error)) from error
+        raise OutputError(cannot_write(out, error)) from error
     try:
         yield room
         _check_folders_free(out, room)
@@ -36,7 +37,7 @@ def staged(out: Path) -> Iterator[Path]:
         cause = _first_cause(error)
         if cause is None:
             raise
-        raise OutputError(_cannot_write(out, cause)) from error
+        raise OutputError(cannot_write(out, cause)) from error
     except OutputError as error:
         raise OutputError(str(error).replace(f"{room}{os.sep}", f"{out}{os.sep}")) from error
     finally:
@@ -51,7 +52,7 @@ def _made(out: Path) -> Path | None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(_cannot_write(out, error)) from error
+        raise OutputError(cannot_write(out, error)) from error
     return first
 
 
@@ -70,9 +71,3 @@ def _first_cause(error: BaseException | None) -> OSError | None:
     while error is not None and not (isinstance(error, OSError) and error.errno):
         error = error.__cause__ or error.__context__
     return error if isinstance(error, OSError) else None
-
-
-def _cannot_write(out: Path, error: OSError) -> str:
-    return (
-        f"{out}: {error.strerror}; nothing was kept half-written. Free space or choose another --out, then run again."
-    )

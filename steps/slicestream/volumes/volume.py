@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slicestream.errors import ArtefactError
-from slicestream.volumes.artefact import read_artefact, write_artefact
+from slicestream.volumes.artefact import read_artefact, read_header, write_artefact
 from slicestream.volumes.geometry import Geometry
 
 AIR_HU = -1024  # what padding becomes
@@ -88,3 +89,18 @@ def read_volume(path: Path) -> Volume:
         raise ArtefactError(
             f"{path}: not a usable volume ({error}). Make it again with `slicestream preprocess`."
         ) from error
+
+
+def by_series(paths: Sequence[Path], kind: str) -> dict[str, Path]:
+    """Return path by '<patient>-<series>' as the files' headers say. Raises ArtefactError on a second of one series."""
+    found: dict[str, Path] = {}
+    for path in paths:
+        header, _ = read_header(path, kind)
+        series = f"{header.get('patient')}-{header.get('series')}"
+        if series in found:
+            raise ArtefactError(
+                f"{path}: a second {kind} of series {series}, which was already given as {found[series]}; need one. "
+                "Remove the other."
+            )
+        found[series] = path
+    return found

@@ -1,0 +1,1 @@
+"""Reaching the compute sites: the register of runs, pre-flight checks, removal of leftovers."""

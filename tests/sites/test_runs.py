@@ -115,5 +115,5 @@ def test_a_damaged_record_is_named_and_no_run_stays_locked():
 def test_a_register_that_cannot_be_written_to_is_named(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
-    with pytest.raises(OutputError, match="the run cannot be registered: set XDG_STATE_HOME"):
+    with pytest.raises(OutputError, match="the run cannot be registered; set XDG_STATE_HOME"):
         start_run()

@@ -1,7 +1,7 @@
 """The register of runs on this machine: what each has made on which site, and whether it still lives.
 
 One file for each run, `<state folder>/slicestream/runs/<run id>.json`, written before anything is made on a site and
-locked for as long as the run's process lives. The kernel frees the lock of a killed process, so a file that can be locked
+locked while the process of the run lives. The kernel frees the lock of a killed process, so a file that can be locked
 is a run that was killed: its leftovers are still on the sites.
 """
 
@@ -135,7 +135,7 @@ def _locked_file(run_id: str, places: tuple[Place, ...]) -> tuple[Path, int]:
         os.fsync(handle)
     except OSError as error:
         raise OutputError(
-            f"{folder()}: {error.strerror}; the run cannot be registered: set XDG_STATE_HOME to a folder you can write to"
+            f"{folder()}: {error.strerror}; the run cannot be registered; set XDG_STATE_HOME to a writable folder"
         ) from error
     return Path(name), handle
 

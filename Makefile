@@ -2,10 +2,11 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
-RUN := environments/local/run
+# All here, or where the StreamFlow file ON= says.
+RUN = $(if $(ON),$(at_sites) environments/hybrid/run,environments/local/run)
 KEY := $(or $(XDG_CONFIG_HOME),$(HOME)/.config)/slicestream/pseudonym_key
 
-.PHONY: help setup demo real score segment debian test lint clean
+.PHONY: help setup demo real score segment images sites sites-down hybrid debian test lint clean
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
 
@@ -21,27 +22,46 @@ $(KEY):
 	mkdir -p -m 700 $(dir $@)
 	umask 077; $(PYTHON) -c 'import secrets; print(secrets.token_hex(32))' > $@
 
-NAME ?= $(firstword $(filter demo real score segment,$(MAKECMDGOALS)))
+NAME ?= $(firstword $(filter demo real score segment hybrid,$(MAKECMDGOALS)))
 need = $(if $($(1)),,$(error $(1)= is missing; need $(2)))
+
+runs/.phantom/cohort: | setup
+	$(BIN)/slicestream phantom --patients 32 --out $@
+	cp -p $@/pseudonym_key runs/.phantom/
 
 demo: setup ## synthetic cohort to report, in runs/demo
 	@[ ! -e runs/$(NAME) ] || [ "$(FORCE)" = 1 ] || { echo "make: runs/$(NAME) is there. Choose another NAME=, or replace it with FORCE=1." >&2; exit 2; }
-	[ -e runs/.phantom/cohort ] || $(BIN)/slicestream phantom --patients 32 --out runs/.phantom/cohort
-	@$(RUN) $(NAME) main --cohort runs/.phantom/cohort --pseudonym_key runs/.phantom/cohort/pseudonym_key --recipe phantom --negatives 0.2 --title "SliceStream on a synthetic cohort"
+	@$(MAKE) --no-print-directory runs/.phantom/cohort
+	@$(RUN) $(NAME) main $(ON) --cohort runs/.phantom/cohort --pseudonym_key runs/.phantom/pseudonym_key --recipe phantom --negatives 0.2 --title "SliceStream on a synthetic cohort"
 
 real: setup $(KEY) ## DATA=folder [EXCLUDE=list]: the whole workflow on a labelled folder, in runs/real
 	$(call need,DATA,a labelled folder)
-	@$(RUN) $(NAME) main --cohort $(DATA) --pseudonym_key $(KEY) --recipe $(or $(RECIPE),laptop) --flips $(if $(EXCLUDE),--exclude $(EXCLUDE))
+	@$(RUN) $(NAME) main $(ON) --cohort $(DATA) --pseudonym_key $(KEY) --recipe $(or $(RECIPE),laptop) --flips $(if $(EXCLUDE),--exclude $(EXCLUDE))
 
 score: setup $(KEY) ## MODEL=folder DATA=folder: a trained model on a labelled folder, in runs/score
 	$(call need,MODEL,a folder that holds model.onnx)
 	$(call need,DATA,a labelled folder)
-	@$(RUN) $(NAME) score --cohort $(DATA) --pseudonym_key $(KEY) --model $(MODEL)/model.onnx --flips
+	@$(RUN) $(NAME) score $(ON) --cohort $(DATA) --pseudonym_key $(KEY) --model $(MODEL)/model.onnx --flips
 
 segment: setup $(KEY) ## MODEL=folder DATA=folder: a trained model on new studies, in runs/segment
 	$(call need,MODEL,a folder that holds model.onnx)
 	$(call need,DATA,a folder of DICOM studies)
-	@$(RUN) $(NAME) segment --cohort $(DATA) --pseudonym_key $(KEY) --model $(MODEL)/model.onnx --flips
+	@$(RUN) $(NAME) segment $(ON) --cohort $(DATA) --pseudonym_key $(KEY) --model $(MODEL)/model.onnx --flips
+
+images: setup debian ## the container images of train and infer, in containers/images
+	@PATH=$(CURDIR)/$(BIN):$$PATH containers/build train infer
+
+# The sites: a test bed on this machine, unless SITES=own says that your own ssh and kube configuration lead to them.
+TESTBED ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/slicestream/testbed
+export TESTBED
+at_sites = $(if $(filter own,$(SITES)),,HOME=$(TESTBED)/home KUBECONFIG=$(TESTBED)/home/.kube/config)
+sites: $(if $(filter own,$(SITES)),,images) ## an HPC site and a Kubernetes on this machine, with our images
+	@$(if $(filter own,$(SITES)),:,tests/testbed/up containers/images/train.tar containers/images/infer.tar)
+sites-down: ## take both down
+	@tests/testbed/down
+
+hybrid: sites ## [DATA=folder] [ON=file] [SITES=own]: training on Slurm, inference on Kubernetes, in runs/hybrid
+	@$(MAKE) --no-print-directory $(if $(DATA),real,demo) NAME=$(NAME) ON=$(or $(ON),streamflow.yml)
 
 lint: setup ## style, types, import rules
 	$(BIN)/ruff check

@@ -130,11 +130,14 @@ def test_cwltool_finds_a_workflow_valid(path: Path) -> None:
     assert f"{path.name} is valid CWL" in done.stdout
 
 
-def test_streamflow_finds_our_file_valid_and_one_without_a_type_not(tmp_path: Path) -> None:
-    ours = ROOT / "streamflow.yml"
+STREAMFLOW_FILES = [ROOT / "streamflow.yml", *sorted(ROOT.glob("environments/*/streamflow.yml"))]
+
+
+@pytest.mark.parametrize("ours", STREAMFLOW_FILES, ids=lambda path: path.parent.name)
+def test_streamflow_finds_our_file_valid_and_one_without_a_type_not(ours: Path, tmp_path: Path) -> None:
     assert _streamflow_error(ours) == ""
     wrong = read(ours)
-    del wrong["deployments"]["laptop"]["type"]
+    del next(iter(wrong["deployments"].values()))["type"]
     copy = tmp_path / "streamflow.yml"
     copy.write_text(yaml.safe_dump(wrong))
     assert "'type' is a required property" in _streamflow_error(copy)
@@ -146,13 +149,13 @@ def _streamflow_error(path: Path) -> str:
     return done.stderr
 
 
-def test_the_streamflow_file_binds_its_steps_to_deployments_that_it_has() -> None:
-    document = read(ROOT / "streamflow.yml")
+@pytest.mark.parametrize("path", STREAMFLOW_FILES, ids=lambda path: path.parent.name)
+def test_a_streamflow_file_binds_its_steps_to_deployments_that_it_has(path: Path) -> None:
+    document = read(path)
     for workflow in document["workflows"].values():
         config = workflow["config"]
-        assert (ROOT / config["file"]).is_file()
-        assert (ROOT / config["settings"]).is_file()
-        steps = {f"/{name}" for name in read(ROOT / config["file"])["steps"]} | {"/"}
+        assert (path.parent / config["settings"]).is_file()
+        steps = {f"/{name}" for name in read(path.parent / config["file"])["steps"]} | {"/"}
         for binding in workflow["bindings"]:
             assert binding["step"] in steps
             assert binding["target"]["deployment"] in document["deployments"]

@@ -7,6 +7,7 @@ import csv
 import dataclasses
 import hashlib
 import io
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -38,7 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--recipe", default="paper", help=f"one of {', '.join(RECIPES)} (default: paper)")
     add("--epochs", type=int, help="passes over the training slices (default: the recipe's)")
     add("--seed", type=int, default=0, help="start of all chance; one seed, one result (default: 0)")
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto, a GPU where there is one")
+    add(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        help="default: $SLICESTREAM_DEVICE, which a site may set, else auto: a GPU where there is one",
+    )
     add("--threads", type=int, help="CPU threads (default: all cores)")
     add("--compile", action="store_true", help="compile the network first; worth it on a GPU and for long runs")
     add(
@@ -56,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
     from slicestream.learning.cohort import check_apart, read_side
     from slicestream.learning.device import choose_device
 
-    device = choose_device(args.device, threads=args.threads)
+    device = choose_device(args.device or os.environ.get("SLICESTREAM_DEVICE") or "auto", threads=args.threads)
     with recorded("train", args.out) as record:
         training = read_side(args.training, side="training", multiple=recipe.multiple)
         validation = read_side(args.validation, side="validation", multiple=recipe.multiple)

@@ -79,12 +79,11 @@ def runs(cohort: Path, key: Path, tmp_path_factory: pytest.TempPathFactory) -> R
 
 
 def streamflow_file(room: Path, job: Path) -> Path:
-    """Write a copy of the repository's streamflow.yml that takes this job and leaves all of its own in `room`."""
-    document: dict[str, Any] = yaml.safe_load((ROOT / "streamflow.yml").read_text())
+    """Write a copy of the all-local streamflow.yml that takes this job and leaves all of its own in `room`."""
+    document: dict[str, Any] = yaml.safe_load((ROOT / "environments/local/streamflow.yml").read_text())
     config = document["workflows"]["main"]["config"]
-    config |= {"file": str(ROOT / config["file"]), "settings": str(job)}
+    config |= {"file": str(ROOT / "workflows/main.cwl"), "settings": str(job)}
     document["deployments"]["laptop"]["workdir"] = str(room / "work")
-    document["database"]["config"]["connection"] = str(room / "database" / "main.db")
     path = room / "streamflow.yml"
     path.write_text(yaml.safe_dump(document))
     return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +32,13 @@ class Device:
 def choose_device(asked: str, *, threads: int | None = None) -> Device:
     """Return the device for "auto", "cpu" or "cuda", and make torch deterministic. Raises OptionError."""
     cuda = torch.cuda.is_available()
+    if asked not in ("auto", "cpu", "cuda"):
+        raise OptionError(f"SLICESTREAM_DEVICE {asked}: need auto, cpu or cuda.")
     if asked == "cuda" and not cuda:
-        raise OptionError("--device cuda: no usable CUDA GPU here; need one with its driver. Use --device auto or cpu.")
+        raise OptionError(
+            f"--device cuda: no usable CUDA GPU on {socket.gethostname()}; need one with its driver. "
+            "Use --device auto or cpu; on a site, ask for a GPU, or set SLICESTREAM_DEVICE=cpu in its site.env."
+        )
     count = threads or len(os.sched_getaffinity(0))
     torch.set_num_threads(count)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts

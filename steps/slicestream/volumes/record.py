@@ -26,6 +26,8 @@ class RunRecord:
     site: str
     host: str
     device: str
+    job: str
+    gres: str
     start: str
     end: str = ""
     seconds: float = 0.0
@@ -58,6 +60,8 @@ def recorded(step: str, out: Path, *, tag: str = "") -> Iterator[RunRecord]:
         site=os.environ.get("SLICESTREAM_SITE", "laptop"),
         host=socket.gethostname(),
         device=f"cpu ({len(os.sched_getaffinity(0))} cores)",
+        job=os.environ.get("SLICESTREAM_JOB", ""),
+        gres=os.environ.get("SLICESTREAM_GRES", ""),
         start=begin.isoformat(timespec="milliseconds"),
         versions={"slicestream": __version__, "python": platform.python_version()},
     )

@@ -1,0 +1,168 @@
+"""Run workflows on the test bed's sites, look at what happens there, and do them harm."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[2]
+BED = Path(os.environ.get("TESTBED") or Path.home() / ".cache/slicestream/testbed")
+KUBECTL = BED / "kubernetes/root/usr/bin/kubectl"
+SCRATCH = BED / "hpc/sites/hpc/scratch/slicestream"  # the site's, as this machine sees it
+KEPT = {"images", "checkpoints", "site.env"}
+
+
+def shell(*command: str | Path, check: bool = True, **options: Any) -> str:
+    """Return what a command prints."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, **options)
+    assert done.returncode == 0 or not check, f"{command}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def on_site(*command: str) -> str:
+    """Run a command on the HPC site as its root, without ssh."""
+    return shell("nsenter", "-t", (BED / "hpc/run-hpc/init.pid").read_text().strip(), "-a", *command, check=False)
+
+
+def kubectl(*arguments: str) -> str:
+    """Run kubectl as the cluster's administrator, in our namespace."""
+    return shell(KUBECTL, "--kubeconfig", BED / "kubernetes/kubeconfig", "-n", "slicestream", *arguments)
+
+
+def site_files(**changes: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Return streamflow.yml with whole paths, after `changes` of its deployments by name."""
+    document: dict[str, Any] = yaml.safe_load((ROOT / "streamflow.yml").read_text())
+    deployments = document["deployments"]
+    train = deployments["hpc"]["config"]["services"]["train"]
+    train["file"] = str(ROOT / train["file"])
+    deployments["cloud"]["config"]["files"] = [str(ROOT / path) for path in deployments["cloud"]["config"]["files"]]
+    for name, change in changes.items():
+        change(deployments[name])
+    return document
+
+
+@dataclass
+class Run:
+    """One run of a workflow on the sites, alive or ended."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    out: Path
+    started: float
+
+    def wait(self, seconds: float = 240) -> int:
+        """Return the exit code; a run that hangs is killed and fails the test."""
+        try:
+            return self.process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"hangs; its last lines: {self.said()[-2000:]}") from None
+
+    def kill(self) -> None:
+        """End it as a power cut would: the script and StreamFlow."""
+        for pid in [*descendants(self.process.pid), self.process.pid]:
+            os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+    def said(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def until(self, happened: Callable[[], object], seconds: float = 90) -> None:
+        """Wait until something happens while the run lives."""
+        end = time.monotonic() + seconds
+        while not happened():
+            assert self.process.poll() is None, f"ended before: {self.said()[-2000:]}"
+            assert time.monotonic() < end, f"never happened: {self.said()[-2000:]}"
+            time.sleep(0.1)
+
+    def hashes(self) -> dict[str, str]:
+        """Return the content hashes of models and masks, which do not depend on where they were made."""
+        found = {}
+        for path in [*self.out.rglob("model.onnx"), *self.out.rglob("*.mask")]:
+            found[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+        return found
+
+    def records(self) -> list[dict[str, Any]]:
+        return [json.loads(path.read_text()) for path in sorted((self.out / "records").glob("*.run.json"))]
+
+
+def start(room: Path, workflow: str, inputs: dict[str, Any], sites: dict[str, Any] | None = None, **environment: str) -> Run:
+    """Start `workflow` on the sites from an empty folder `room`."""
+    room.mkdir(parents=True, exist_ok=True)
+    streamflow_file = room / "sites.yml"
+    streamflow_file.write_text(yaml.safe_dump(sites or site_files()))
+    arguments = []
+    for name, value in inputs.items():
+        for one in value if isinstance(value, list) else [value]:
+            arguments += [f"--{name}"] if one is True else [f"--{name}", str(one)]
+    command = [sys.executable, ROOT / "environments/hybrid/run", "run", workflow, streamflow_file, *arguments]
+    variables = os.environ | {
+        "HOME": str(BED / "home"),
+        "KUBECONFIG": str(BED / "home/.kube/config"),
+        "XDG_STATE_HOME": str(room / "state"),
+        "RUNS": str(room),
+        "FORCE": "1",
+    }
+    log = room / "log"
+    with log.open("ab") as text:
+        process = subprocess.Popen(command, env=variables | environment, stdout=text, stderr=text, start_new_session=True)
+    return Run(process=process, log=log, out=room / "run", started=time.monotonic())
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the processes below `pid`, the lowest first."""
+    found: list[int] = []
+    for child in shell("ps", "-o", "pid=", "--ppid", str(pid), check=False).split():
+        found += [*descendants(int(child)), int(child)]
+    return found
+
+
+def slurm_jobs(*states: str) -> list[str]:
+    """Return the ids of the jobs in the queue."""
+    wanted = ["-t", ",".join(states)] if states else []
+    return on_site("squeue", "-h", "-o", "%i", *wanted).split()
+
+
+def site_processes(word: str) -> list[int]:
+    """Return the processes on the sites (this machine's pid numbers) with a word in their command line."""
+    here, found = os.readlink("/proc/self/ns/pid"), []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if word in (process / "cmdline").read_text() and os.readlink(process / "ns/pid") != here:
+                found.append(int(process.name))
+        except OSError:
+            continue
+    return found
+
+
+def pods() -> list[str]:
+    return kubectl("get", "pods", "-o", "name").split()
+
+
+def left_behind() -> list[str]:
+    """Return everything of any run that is still on the sites or running here."""
+    found = [f"Slurm job {job}" for job in slurm_jobs()]
+    found += [f"folder {path.name}" for path in SCRATCH.iterdir() if path.name not in KEPT]
+    found += kubectl("get", "deployments,replicasets,pods", "-o", "name").split()
+    found += [f"process {pid} on a site" for word in ("slicestream\0", "apptainer") for pid in site_processes(word)]
+    found += [f"process {pid} here" for pid in shell("pgrep", "-f", "bin/streamflow run", check=False).split()]
+    return found
+
+
+def nothing_left(seconds: float = 20) -> bool:
+    """Tell whether the sites come clean; pods need a moment to end."""
+    end = time.monotonic() + seconds
+    while left_behind() and time.monotonic() < end:
+        time.sleep(0.5)
+    return not left_behind()

@@ -8,7 +8,10 @@ SliceStreamError
 │   └── ModelError    a model that is damaged or of another make
 ├── SplitError        a cohort that cannot be split
 ├── OptionError       a value given on the command line
-└── OutputError       a place that cannot be written to
+├── OutputError       a place that cannot be written to
+├── WorkflowError     a CWL or StreamFlow file that is not valid
+│   └── BindingError  a StreamFlow file that would send identities off this machine
+└── SiteError         a compute site that cannot be reached or used
 
 A message says where, what was found, what is needed and what to do next.
 """
@@ -48,3 +51,15 @@ class OptionError(SliceStreamError):
 
 class OutputError(SliceStreamError):
     """A place cannot be written to."""
+
+
+class WorkflowError(SliceStreamError):
+    """A CWL or StreamFlow file is not valid."""
+
+
+class BindingError(WorkflowError):
+    """A StreamFlow file would send a step that sees identities off this machine."""
+
+
+class SiteError(SliceStreamError):
+    """A compute site cannot be reached or used."""

@@ -25,15 +25,12 @@ UID = "1.2.826.0.1.3680043.10.1.424242"
 DATE = "19170403"
 NUMBER = "417.2519"  # of the real origin, mm
 PLAIN = (WORD, UID, DATE, NUMBER)
-NAMES = (
-    "PatientName PatientID AccessionNumber StudyID InstitutionName StudyDescription SeriesDescription OtherPatientIDs "
-    "PatientComments ReferringPhysicianName StationName OperatorsName RequestedProcedureDescription ProtocolName DeviceSerialNumber"
-).split()
+NAMES = ["PatientName", "PatientID", "AccessionNumber", "StudyID", "InstitutionName", "StudyDescription", "SeriesDescription", "OtherPatientIDs", "PatientComments", "ReferringPhysicianName", "StationName", "OperatorsName", "RequestedProcedureDescription", "ProtocolName", "DeviceSerialNumber"]
 DATES = ("PatientBirthDate", "StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate")
 
 
 def plant(cohort: Path, marked: Path) -> set[str]:
-    """Copy a UniToChest cohort with marks in headers, overlays, spare bits, file and folder names and the table; return what identifies."""
+    """Copy a UniToChest cohort with marks in headers, overlays, spare bits, names and table; return what identifies."""
     with (cohort / "dataset.csv").open(newline="") as text:
         rows = list(csv.DictReader(text))
     identities: set[str] = set()
@@ -45,7 +42,11 @@ def plant(cohort: Path, marked: Path) -> set[str]:
                 row[kind] = str(Path(*(f"{WORD}{part}" for part in old.parts)))
                 (marked / row[kind]).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(cohort / old, marked / row[kind])
-        identities |= mark_header(marked / row["image"], number) | {row["patientID"], row["image"], Path(row["image"]).name}
+        identities |= mark_header(marked / row["image"], number) | {
+            row["patientID"],
+            row["image"],
+            Path(row["image"]).name,
+        }
     with (marked / "dataset.csv").open("w", newline="") as text:
         writer = csv.DictWriter(text, list(rows[0]))
         writer.writeheader()
@@ -54,7 +55,7 @@ def plant(cohort: Path, marked: Path) -> set[str]:
 
 
 def mark_header(path: Path, number: int) -> set[str]:
-    """Put marks into one file; return the identifying values in it. A patient's and a series' values stay the same over its files."""
+    """Put marks into one file; return its identifying values. Those of a patient or series stay one over its files."""
     image = dcmread(path)
     patient = image.PatientID
     for name in NAMES:
@@ -69,7 +70,7 @@ def mark_header(path: Path, number: int) -> set[str]:
     inner = Dataset()
     inner.PatientID = f"{WORD}inner"
     image.OtherPatientIDsSequence = [inner]
-    x, y, z = image.ImagePositionPatient
+    _, y, z = image.ImagePositionPatient
     image.ImagePositionPatient = [NUMBER, y, z]
     if not image.file_meta.TransferSyntaxUID.is_compressed and image.BitsStored < 16:
         pixels = np.frombuffer(image.PixelData, "<u2")
@@ -138,7 +139,7 @@ def members(data: bytes) -> Iterator[bytes]:
 
 
 class Watch(threading.Thread):
-    """Keeps, as hard links, every file that appears under `folders` while it runs, and the command lines and environments on the sites."""
+    """Keeps, as hard links, files that appear under `folders` while it runs, and the sites' command lines and environments."""
 
     def __init__(self, folders: list[Path], keep: Path) -> None:
         super().__init__(daemon=True)
@@ -147,7 +148,7 @@ class Watch(threading.Thread):
         self.rounds = 0
         self._stop_asked = threading.Event()
         self._seen: set[tuple[int, int]] = set()
-        self._laptop = os.readlink("/proc/self/ns/pid")
+        self._laptop = str(Path("/proc/self/ns/pid").readlink())
         keep.mkdir(parents=True)
 
     def run(self) -> None:
@@ -167,7 +168,7 @@ class Watch(threading.Thread):
                     self._hold(Path(root) / name)
         for process in Path("/proc").glob("[0-9]*"):
             try:
-                if os.readlink(process / "ns/pid") != self._laptop:
+                if str((process / "ns/pid").readlink()) != self._laptop:
                     self.spoken |= {(process / part).read_bytes() for part in ("cmdline", "environ")}
             except OSError:
                 continue

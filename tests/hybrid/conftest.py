@@ -1,1 +1,1 @@
-"""The sites, a small marked-out job for each workflow, and what an undisturbed run makes of it."""
+"""The sites are shared: tests of this folder run one after the other."""

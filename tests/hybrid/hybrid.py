@@ -97,7 +97,9 @@ class Run:
         return [json.loads(path.read_text()) for path in sorted((self.out / "records").glob("*.run.json"))]
 
 
-def start(room: Path, workflow: str, inputs: dict[str, Any], sites: dict[str, Any] | None = None, **environment: str) -> Run:
+def start(
+    room: Path, workflow: str, inputs: dict[str, Any], sites: dict[str, Any] | None = None, **environment: str
+) -> Run:
     """Start `workflow` on the sites from an empty folder `room`."""
     room.mkdir(parents=True, exist_ok=True)
     streamflow_file = room / "sites.yml"
@@ -116,7 +118,9 @@ def start(room: Path, workflow: str, inputs: dict[str, Any], sites: dict[str, An
     }
     log = room / "log"
     with log.open("ab") as text:
-        process = subprocess.Popen(command, env=variables | environment, stdout=text, stderr=text, start_new_session=True)
+        process = subprocess.Popen(
+            command, env=variables | environment, stdout=text, stderr=text, start_new_session=True
+        )
     return Run(process=process, log=log, out=room / "run", started=time.monotonic())
 
 
@@ -136,10 +140,10 @@ def slurm_jobs(*states: str) -> list[str]:
 
 def site_processes(word: str) -> list[int]:
     """Return the processes on the sites (this machine's pid numbers) with a word in their command line."""
-    here, found = os.readlink("/proc/self/ns/pid"), []
+    here, found = Path("/proc/self/ns/pid").readlink(), []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if word in (process / "cmdline").read_text() and os.readlink(process / "ns/pid") != here:
+            if word in (process / "cmdline").read_text() and (process / "ns/pid").readlink() != here:
                 found.append(int(process.name))
         except OSError:
             continue

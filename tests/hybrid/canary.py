@@ -1,4 +1,4 @@
-"""Marks in every place of a cohort that could tell who a patient is, and a search for them in whatever left the laptop."""
+"""Marks in every place of a cohort that could tell who a patient is, and a search for them in what left the laptop."""
 
 from __future__ import annotations
 
@@ -25,7 +25,11 @@ UID = "1.2.826.0.1.3680043.10.1.424242"
 DATE = "19170403"
 NUMBER = "417.2519"  # of the real origin, mm
 PLAIN = (WORD, UID, DATE, NUMBER)
-NAMES = ["PatientName", "PatientID", "AccessionNumber", "StudyID", "InstitutionName", "StudyDescription", "SeriesDescription", "OtherPatientIDs", "PatientComments", "ReferringPhysicianName", "StationName", "OperatorsName", "RequestedProcedureDescription", "ProtocolName", "DeviceSerialNumber"]
+NAMES = [
+    *("PatientName", "PatientID", "AccessionNumber", "StudyID", "InstitutionName", "StudyDescription", "StationName"),
+    *("SeriesDescription", "OtherPatientIDs", "PatientComments", "ReferringPhysicianName", "OperatorsName"),
+    *("RequestedProcedureDescription", "ProtocolName", "DeviceSerialNumber"),
+]
 DATES = ("PatientBirthDate", "StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate")
 
 
@@ -139,7 +143,7 @@ def members(data: bytes) -> Iterator[bytes]:
 
 
 class Watch(threading.Thread):
-    """Keeps, as hard links, files that appear under `folders` while it runs, and the sites' command lines and environments."""
+    """Keeps, as hard links, files that appear under `folders`, and the sites' command lines and environments."""
 
     def __init__(self, folders: list[Path], keep: Path) -> None:
         super().__init__(daemon=True)

@@ -1,4 +1,4 @@
-"""What can go wrong on the way, for real: the run recovers with the same outputs or says one clear line; nothing stays."""
+"""What can go wrong on the way, for real: the run recovers with the same outputs or says one clear line."""
 
 from __future__ import annotations
 
@@ -201,8 +201,8 @@ def test_a_full_disk_on_the_site_is_refused(training: Job, tmp_path: Path) -> No
     on_site(
         "sh",
         "-ec",
-        f"mkdir -p /mnt/images; mount --bind {inside}/images /mnt/images; mount -t tmpfs -o size=64k,mode=777 tmpfs {inside}; "
-        f"mkdir {inside}/images; mount --bind /mnt/images {inside}/images",
+        f"mkdir -p /mnt/images; mount --bind {inside}/images /mnt/images; "
+        f"mount -t tmpfs -o size=64k,mode=777 tmpfs {inside}; mkdir {inside}/images; mount --bind /mnt/images {inside}/images",
     )
     try:
         refused("disk full on the site", begin(tmp_path, training), r"No space left on device")

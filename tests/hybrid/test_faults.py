@@ -202,7 +202,8 @@ def test_a_full_disk_on_the_site_is_refused(training: Job, tmp_path: Path) -> No
         "sh",
         "-ec",
         f"mkdir -p /mnt/images; mount --bind {inside}/images /mnt/images; "
-        f"mount -t tmpfs -o size=64k,mode=777 tmpfs {inside}; mkdir {inside}/images; mount --bind /mnt/images {inside}/images",
+        f"mount -t tmpfs -o size=64k,mode=777 tmpfs {inside}; mkdir {inside}/images; "
+        f"mount --bind /mnt/images {inside}/images",
     )
     try:
         refused("disk full on the site", begin(tmp_path, training), r"No space left on device")

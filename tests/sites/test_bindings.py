@@ -55,8 +55,8 @@ def test_a_step_that_sees_identities_may_not(step: str, deployment: str) -> None
 
 def test_the_line_says_file_step_deployment_type_and_what_to_do() -> None:
     assert check(bound(("/preprocess", "disguised"))) == (
-        "streamflow.yml: workflow main: step /preprocess goes to deployment 'disguised' through 'login' of type ssh, but "
-        "it may see identities; need type local. Bind it to a local deployment, or to none."
+        "streamflow.yml: workflow main: step /preprocess goes to deployment 'disguised' through 'login' of type ssh, "
+        "but it may see identities; need type local. Bind it to a local deployment, or to none."
     )
 
 

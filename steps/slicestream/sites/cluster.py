@@ -1,0 +1,72 @@
+"""A Kubernetes cluster, reached as kubectl would: $KUBECONFIG or ~/.kube/config, one of its contexts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import kubernetes
+import urllib3
+
+from slicestream.errors import SiteError
+
+REQUEST_S = (10, 30)  # to connect, to answer
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cluster:
+    """A cluster's API and the namespace that is ours. `name` is its context."""
+
+    name: str
+    namespace: str
+    api: Any  # kubernetes.client.ApiClient; the library has no types
+
+
+@contextmanager
+def cluster(context: str, *, namespace: str = "", kubeconfig: str | None = None) -> Iterator[Cluster]:
+    """Yield the cluster of a context, "" for the current one; its namespace is the context's if none is named.
+
+    Raises
+    ------
+    SiteError
+        No such context. Inside the block also: the API does not answer, or refuses.
+    """
+    try:
+        every, current = kubernetes.config.list_kube_config_contexts(kubeconfig)
+        chosen = next((one for one in every if one["name"] == context), None) if context else current
+        if chosen is None:
+            raise SiteError(f"kubeconfig has no context {context!r}; it has: {', '.join(one['name'] for one in every)}")
+        settings = kubernetes.client.Configuration()
+        kubernetes.config.load_kube_config(kubeconfig, context=chosen["name"], client_configuration=settings)
+    except kubernetes.config.ConfigException as error:
+        raise SiteError(f"kubeconfig: {_line(error)}; set KUBECONFIG, or write ~/.kube/config") from error
+    settings.retries = False  # a cluster that does not answer is said to be so after 10 s, not after 40
+    name = chosen["name"]
+    with kubernetes.client.ApiClient(settings) as api:
+        try:
+            yield Cluster(name=name, namespace=namespace or chosen["context"].get("namespace", "default"), api=api)
+        except kubernetes.client.ApiException as error:
+            raise SiteError(f"cluster {name}: {refusal(error)}") from error
+        except urllib3.exceptions.HTTPError as error:
+            raise SiteError(
+                f"cluster {name}: cannot be reached ({_line(error)}); make `kubectl get pods` work"
+            ) from error
+
+
+def current_context() -> tuple[str, str]:
+    """Return the name and the namespace of kubectl's current context. Raises SiteError if there is none."""
+    with cluster("") as found:
+        return found.name, found.namespace
+
+
+def refusal(error: Any) -> str:
+    """Return in one line what an API server answered to a request that it did not grant."""
+    if error.status == 401:
+        return "refuses your credentials; make `kubectl get pods` work"
+    return f"answers {error.status} {error.reason}: {_line(error.body or '')[:300]}"
+
+
+def _line(error: object) -> str:
+    return " ".join(str(error).split())

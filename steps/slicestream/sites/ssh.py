@@ -1,0 +1,169 @@
+"""Commands on a site behind ssh, reached as OpenSSH would: by an alias of ~/.ssh/config, to a host whose key is known.
+
+OpenSSH itself says what an alias means (`ssh -G`), so Include, Match and patterns count. No password is asked for.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import paramiko
+
+from slicestream.errors import SiteError
+
+CONNECT_S = 10.0
+COMMAND_S = 120.0
+_FAULTS = (paramiko.SSHException, OSError, EOFError)  # a time-out is an OSError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What a command on a site printed, and its exit status."""
+
+    status: int
+    out: str
+    err: str
+
+
+@dataclass(kw_only=True, slots=True)
+class Site:
+    """An open connection. `host` is the alias that its user knows it by."""
+
+    host: str
+    client: paramiko.SSHClient
+    _behind: list[paramiko.SSHClient] = field(default_factory=list)  # jump hosts
+
+    def run(self, script: str, *, seconds: float = COMMAND_S) -> Answer:
+        """Run POSIX shell, whatever the login shell. Raises SiteError if the link breaks or time runs out."""
+        try:
+            stdin, stdout, stderr = self.client.exec_command("exec sh -s", timeout=seconds)
+            stdin.write(f"{{\n{script}\n}} < /dev/null\n")  # whole before it starts, so that no command reads from it
+            stdin.channel.shutdown_write()
+            out, err = stdout.read(), stderr.read()
+            return Answer(status=stdout.channel.recv_exit_status(), out=out.decode(), err=err.decode(errors="replace"))
+        except _FAULTS as error:
+            raise SiteError(f"{self.host}: no answer to a command ({_reason(error)}); try again") from error
+
+
+@contextmanager
+def connected(host: str) -> Iterator[Site]:
+    """Yield a connection to an ssh alias.
+
+    Raises
+    ------
+    SiteError
+        No such host, no answer within 10 s, an unknown or changed host key, or no key that it accepts.
+    """
+    logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # its errors reach the user as ours
+    clients: list[paramiko.SSHClient] = []
+    try:
+        client = _connect(host, clients, seen=frozenset())
+        yield Site(host=host, client=client)
+    finally:
+        for client in reversed(clients):
+            client.close()
+
+
+def _connect(
+    host: str, clients: list[paramiko.SSHClient], *, seen: frozenset[str], through: str = ""
+) -> paramiko.SSHClient:
+    options = _options(host)
+    if through:
+        options["proxyjump"] = [through]
+    name, port, user = options["hostname"][0], int(options["port"][0]), options["user"][0]
+    alias = options.get("hostkeyalias", [""])[0]
+    client = paramiko.SSHClient()
+    client.set_missing_host_key_policy(paramiko.RejectPolicy())
+    clients.append(client)
+    try:
+        for line in options.get("userknownhostsfile", []) + options.get("globalknownhostsfile", []):
+            for path in filter(Path.is_file, (Path(one).expanduser() for one in shlex.split(line))):
+                client.load_system_host_keys(str(path))
+        client.connect(
+            alias or name,
+            port=22 if alias else port,
+            username=user,
+            key_filename=_keys(options),  # type: ignore[arg-type]  # takes a list too
+            sock=_link(host, options, clients, seen=seen),
+            look_for_keys=False,
+            allow_agent=options.get("identityagent", [""])[0] != "none",
+            timeout=CONNECT_S,
+            banner_timeout=CONNECT_S,
+            auth_timeout=CONNECT_S,
+            channel_timeout=CONNECT_S,
+        )
+    except _FAULTS as error:
+        raise SiteError(f"{host}: {_advice(host, error)}") from error
+    return client
+
+
+def _link(
+    host: str, options: dict[str, list[str]], clients: list[paramiko.SSHClient], *, seen: frozenset[str]
+) -> socket.socket | paramiko.Channel | paramiko.ProxyCommand:
+    """Return what the bytes to a host go through: a socket, a channel of its jump host, or its ProxyCommand."""
+    name, port, user = options["hostname"][0], int(options["port"][0]), options["user"][0]
+    jump = options.get("proxyjump", ["none"])[0]
+    command = options.get("proxycommand", ["none"])[0]
+    if jump != "none":
+        before, _, last = jump.rpartition(",")
+        if last in seen | {host}:
+            raise SiteError(f"{host}: its ProxyJump leads back to {last}; correct ~/.ssh/config")
+        transport = _connect(last, clients, seen=seen | {host}, through=before).get_transport()
+        assert transport is not None
+        return transport.open_channel("direct-tcpip", (name, port), ("127.0.0.1", 0), timeout=CONNECT_S)
+    if command != "none":
+        for mark, value in (("%h", name), ("%p", str(port)), ("%r", user), ("%n", host), ("%%", "%")):
+            command = command.replace(mark, value)
+        return paramiko.ProxyCommand(command)
+    return socket.create_connection((name, port), timeout=CONNECT_S)
+
+
+def _options(host: str) -> dict[str, list[str]]:
+    """Return what OpenSSH makes of an alias: each option in lower case, with its values."""
+    config = Path.home() / ".ssh/config"
+    where = ["-F", str(config)] if config.is_file() else []
+    target, _, port = host.rpartition(":") if host.count(":") == 1 else (host, "", "")  # user@host:port of a ProxyJump
+    try:
+        command = ["ssh", "-G", *where, *(["-p", port] if port else []), "--", target]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=CONNECT_S)
+    except FileNotFoundError:
+        raise SiteError(f"{host}: no ssh on this machine; need OpenSSH's client. Install it.") from None
+    except subprocess.TimeoutExpired:
+        raise SiteError(f"{host}: ssh -G {host} takes over {CONNECT_S:.0f} s; look at Match exec in {config}") from None
+    if done.returncode:
+        raise SiteError(f"{host}: {' '.join(done.stderr.split())}; correct {config}")
+    options: dict[str, list[str]] = {}
+    for line in done.stdout.splitlines():
+        key, _, value = line.partition(" ")
+        options.setdefault(key, []).append(value)
+    return options
+
+
+def _keys(options: dict[str, list[str]]) -> list[str]:
+    return [str(path) for path in (Path(one).expanduser() for one in options.get("identityfile", [])) if path.is_file()]
+
+
+def _advice(host: str, error: Exception) -> str:
+    """Return what happened and what to do about it."""
+    if isinstance(error, paramiko.BadHostKeyException):
+        return "its host key is not the known one; ask the site why before you connect again"
+    if isinstance(error, paramiko.PasswordRequiredException):
+        return "its private key has a passphrase; put it into your agent with ssh-add"
+    if isinstance(error, paramiko.AuthenticationException):
+        return (
+            f"refuses your keys; make `ssh {host}` work without a password (IdentityFile in ~/.ssh/config, or an agent)"
+        )
+    if isinstance(error, paramiko.SSHException) and "not found in known_hosts" in str(error):
+        return f"its host key is not known; connect once with `ssh {host}` and compare the key with the site's"
+    return f"cannot be reached ({_reason(error)}); make `ssh {host}` work, then try again"
+
+
+def _reason(error: Exception) -> str:
+    return " ".join((getattr(error, "strerror", None) or str(error) or type(error).__name__).split())

@@ -1,0 +1,264 @@
+"""The kubernetes connector: workers of this run alone, deployed or refused in bounded time, copies that end.
+
+rc3 (deployment/connector/kubernetes.py) takes any running pod of the namespace whose container has the service's name
+(:454, :666), looks in `default` whatever the context says (:302), waits 60000 s for an image that is not there (:628),
+never runs a command if its location has an environment (:558), and checks nothing of a stream's end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shlex
+from collections.abc import AsyncIterator, MutableMapping, MutableSequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import aiohttp
+from kubernetes_asyncio.client import ApiException, AppsV1Api
+from kubernetes_asyncio.config import ConfigException
+from kubernetes_asyncio.config.kube_config import list_kube_config_contexts
+from kubernetes_asyncio.utils import FailToCreateError, create_from_dict
+from streamflow.core import utils
+from streamflow.core.data import StreamWrapper
+from streamflow.core.deployment import ExecutionLocation
+from streamflow.core.scheduling import AvailableLocation
+from streamflow.deployment.connector.kubernetes import KubernetesBaseConnector, KubernetesConnector
+
+from slicestream.streamflow_plugin.jobs import DetachedJobs
+from slicestream.streamflow_plugin.manifests import LABEL, of_run, read_manifests, workers
+from slicestream.streamflow_plugin.pod_exec import LOST, ExecStream
+from slicestream.streamflow_plugin.pods import ready, stuck, unready
+from slicestream.streamflow_plugin.session import SiteError, SiteUnreachableError, current, patiently
+from slicestream.streamflow_plugin.transfers import SafeTransfers, closing_streams
+
+PROTOCOL = {"sec-websocket-protocol": "v5.channel.k8s.io"}
+POLL_S = 1.0
+EXEC_S = 30.0  # for a websocket to open
+
+
+class PodGoneError(SiteError):
+    """The pod of a location is no more, and its files with it."""
+
+
+class SafeKubernetesConnector(SafeTransfers, DetachedJobs, KubernetesConnector):
+    """`kubernetes`, for the objects of one run."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.selector = f"{LABEL}={current().id}"
+        self._over = False
+
+    async def deploy(self, external: bool) -> None:
+        """Make the manifest's objects under the run's name and wait until all workers are ready.
+
+        Raises
+        ------
+        SiteError
+            One line: what the cluster refuses, or why a worker does not start.
+        """
+        current().check_open()
+        try:
+            self.namespace: str = self.namespace or self._context_namespace()
+            await KubernetesBaseConnector.deploy(self, external)
+            if external:
+                return
+            objects = of_run(read_manifests(self.files), current().id, namespace=self.namespace)
+            for one in objects:
+                await create_from_dict(self.client.api_client, one, namespace=self.namespace)
+            await self._all_ready(workers(objects))
+        except FailToCreateError as error:
+            raise self._refused(error.api_exceptions[0]) from error
+        except ApiException as error:
+            raise self._refused(error) from error
+        except ConfigException as error:
+            raise SiteError(
+                f"kubeconfig: {' '.join(str(error).split())}; set KUBECONFIG, or write ~/.kube/config"
+            ) from error
+        except LOST as error:
+            raise SiteError(
+                f"{self.deployment_name}: cluster cannot be reached: {error or type(error).__name__}"
+            ) from error
+
+    def _context_namespace(self) -> str:
+        every, chosen = list_kube_config_contexts(self.kubeconfig)
+        if self.kubeContext:
+            chosen = next((one for one in every if one["name"] == self.kubeContext), None)
+        return str((chosen or {}).get("context", {}).get("namespace") or "default")
+
+    async def _pods(self) -> list[Any]:
+        try:
+            found = await self.client.list_namespaced_pod(namespace=self.namespace, label_selector=self.selector)
+        except ApiException as error:
+            raise self._refused(error) from error
+        except LOST as error:
+            raise SiteUnreachableError(f"{self.deployment_name}: {error or type(error).__name__}") from error
+        return list(found.items)
+
+    async def _all_ready(self, wanted: int) -> None:
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + (self.timeout or 60000)
+        while True:
+            current().check_open()
+            pods = await patiently(self._pods, what=f"looking at the workers of {self.deployment_name}")
+            if sum(map(ready, pods)) >= wanted:
+                return
+            if problem := next(filter(None, map(stuck, pods)), None) or await self._no_pods(pods):
+                raise SiteError(f"deployment {self.deployment_name}: {problem}")
+            if loop.time() > give_up:
+                why = "; ".join(unready(pod) for pod in pods if not ready(pod)) or "no pod was made"
+                raise SiteError(
+                    f"deployment {self.deployment_name}: {sum(map(ready, pods))} of {wanted} workers ready after "
+                    f"{self.timeout} s (`timeout`): {why}"
+                )
+            await asyncio.sleep(POLL_S)
+
+    async def _no_pods(self, pods: list[Any]) -> str | None:
+        """Return why a controller may not make pods (quota, pod security), which no pod can tell."""
+        if pods:
+            return None
+        made = await AppsV1Api(self.client.api_client).list_namespaced_deployment(
+            namespace=self.namespace, label_selector=self.selector
+        )
+        conditions = [one for deployment in made.items for one in deployment.status.conditions or []]
+        failed = [one for one in conditions if one.type == "ReplicaFailure" and one.status == "True"]
+        return f"{failed[0].reason}: {' '.join(failed[0].message.split())}" if failed else None
+
+    def _refused(self, error: ApiException) -> SiteError:
+        said = " ".join(str(getattr(error, "body", "") or error.reason).split())[:400]
+        if error.status in (429, 500, 502, 503, 504):
+            return SiteUnreachableError(f"{self.deployment_name}: API server: {error.status} {said}")
+        return SiteError(
+            f"deployment {self.deployment_name}: the cluster refuses: {error.status} {error.reason}: {said}"
+        )
+
+    async def get_available_locations(self, service: str | None = None) -> MutableMapping[str, AvailableLocation]:
+        """Return the run's own ready workers that have a container of the service's name."""
+        pods = await patiently(self._pods, what=f"looking at the workers of {self.deployment_name}")
+        found = {}
+        for pod in filter(ready, pods):
+            for container in pod.spec.containers:
+                if service in (None, container.name):
+                    name = f"{pod.metadata.name}:{container.name}"
+                    found[name] = AvailableLocation(
+                        name=name, deployment=self.deployment_name, service=service, hostname=pod.status.pod_ip
+                    )
+                    break
+        return found
+
+    async def _get_effective_locations(
+        self,
+        locations: MutableSequence[ExecutionLocation],
+        dst_path: str,
+        source_location: ExecutionLocation | None = None,
+    ) -> MutableSequence[ExecutionLocation]:
+        return locations
+
+    async def get_stream_reader(
+        self, command: MutableSequence[str], location: ExecutionLocation
+    ) -> AbstractAsyncContextManager[StreamWrapper]:
+        """Return a reader of the command's stdout."""
+        return self._stream(command, location, stdin=False)
+
+    async def get_stream_writer(
+        self, command: MutableSequence[str], location: ExecutionLocation
+    ) -> AbstractAsyncContextManager[StreamWrapper]:
+        """Return a writer to the command's stdin."""
+        return self._stream(command, location, stdin=True)
+
+    @contextlib.asynccontextmanager
+    async def _stream(
+        self, command: MutableSequence[str], location: ExecutionLocation, *, stdin: bool
+    ) -> AsyncIterator[ExecStream]:
+        async with self._exec(" ".join(command), location, stdin=stdin) as stream, closing_streams(stream):
+            yield stream
+
+    @contextlib.asynccontextmanager
+    async def _exec(
+        self, command: str, location: ExecutionLocation, *, stdin: bool = False
+    ) -> AsyncIterator[ExecStream]:
+        if self._over or self.client_ws is None:
+            raise SiteError(f"{location}: the run is ending")
+        pod, container = location.name.split(":")
+        exports = "".join(f"export {key}={shlex.quote(value)}; " for key, value in location.environment.items())
+        try:
+            request = await self.client_ws.connect_get_namespaced_pod_exec(
+                name=pod,
+                namespace=self.namespace,
+                container=container,
+                command=["sh", "-c", exports + command],
+                stderr=True,
+                stdin=stdin,
+                stdout=True,
+                tty=False,
+                _headers=PROTOCOL,
+                _preload_content=False,
+            )
+            async with asyncio.timeout(EXEC_S):
+                socket = await request.__aenter__()
+        except LOST as error:
+            raise await self._why(error, location, pod) from error
+        try:
+            yield ExecStream(socket, str(location))
+        finally:
+            await socket.close()
+
+    async def _why(self, error: BaseException, location: ExecutionLocation, pod: str) -> SiteError:
+        """Return what it means that an exec did not open."""
+        status = error.status if isinstance(error, aiohttp.WSServerHandshakeError) else 0
+        if status == 403:
+            return SiteError(
+                f"deployment {self.deployment_name}: may not run commands in pods; ask the cluster's "
+                "administrator for the right `create` and `get` on `pods/exec` (environments/kubernetes/README.md)"
+            )
+        if status == 401:
+            return SiteError(
+                f"deployment {self.deployment_name}: the cluster refuses your credentials; make `kubectl get pods` work"
+            )
+        if await self._gone(pod):
+            return PodGoneError(f"{location}: its pod is gone, and the files in it")
+        return SiteUnreachableError(f"{location}: {error or type(error).__name__}")
+
+    async def _gone(self, name: str) -> bool:
+        """Whether a pod is known to be no more; False also while that cannot be known."""
+        try:
+            pod = await self.client.read_namespaced_pod(name=name, namespace=self.namespace)
+        except ApiException as error:
+            return bool(error.status == 404)
+        except LOST:
+            return False
+        return pod.metadata.deletion_timestamp is not None or pod.status.phase in ("Failed", "Succeeded")
+
+    async def run(  # noqa: PLR0917 - StreamFlow's signature
+        self,
+        location: ExecutionLocation,
+        command: MutableSequence[str],
+        environment: MutableMapping[str, str] | None = None,
+        workdir: str | None = None,
+        stdin: int | str | None = None,
+        stdout: int | str = asyncio.subprocess.STDOUT,
+        stderr: int | str = asyncio.subprocess.STDOUT,
+        capture_output: bool = False,
+        timeout: int | None = None,
+        job_name: str | None = None,
+    ) -> tuple[str, int] | None:
+        """Run a command, tried again while the cluster is out of reach; a job runs detached and is polled."""
+        if job_name is not None:
+            environment = {**(environment or {}), "SLICESTREAM_RUN": current().id}
+        text = utils.create_command(type(self).__name__, command, environment, workdir, stdin, stdout, stderr)
+        if job_name is not None:
+            return await self.run_job(
+                location, text, job_name=job_name, workdir=workdir, stdout=stdout, timeout=timeout
+            )
+
+        async def once() -> tuple[str, int]:
+            async with asyncio.timeout(timeout), self._exec(text, location) as stream:
+                return await stream.answer()
+
+        return await patiently(once, what=f"a command on {location}")
+
+    async def undeploy(self, external: bool) -> None:
+        """Close the connections; the run's objects go when the run is removed, by their label."""
+        self._over = True
+        self.jobs.clear()
+        await KubernetesBaseConnector.undeploy(self, external)

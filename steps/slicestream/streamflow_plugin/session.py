@@ -1,0 +1,90 @@
+"""The run that this process drives: its id, its places, whether it is ending, what it did."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from streamflow.core.exception import WorkflowExecutionException
+from streamflow.log_handler import logger
+
+from slicestream import errors
+from slicestream.sites.runs import Place, Run
+from slicestream.streamflow_plugin.record import RunRecord
+
+PATIENCE_S = 90.0  # how long a site may be out of reach before the run fails
+PAUSE_S = 2.0
+
+T = TypeVar("T")
+
+
+class SiteError(errors.SiteError, WorkflowExecutionException):
+    """Something at a site went wrong: one line, not to be tried again."""
+
+
+class SiteUnreachableError(SiteError):
+    """The site did not answer: worth another try."""
+
+
+class Session:
+    """State of this process's run; there is one, because StreamFlow runs one workflow file a process."""
+
+    def __init__(self) -> None:
+        self.id = os.environ.get("SLICESTREAM_RUN") or secrets.token_hex(6)
+        self.run: Run | None = None
+        self.ending = False
+        self.record = RunRecord(self.id)
+
+    def check_open(self) -> None:
+        """Refuse new work on a site once the run is ending, so that nothing is made behind the removal's back."""
+        if self.ending:
+            raise SiteError("the run is ending")
+
+    def register(self, place: Place) -> None:
+        """Write a place into the register of runs, before anything is made there."""
+        assert self.run is not None, "the run has not begun"
+        self.run.add(place)
+
+    def folder(self, path: str) -> str:
+        """Return the run's work folder on a site, of which `path` is a part."""
+        found = re.match(rf"(.*?/{self.id})(/|$)", path)
+        if not found:
+            raise SiteError(f"{path}: not in a work folder of run {self.id}")
+        return found[1]
+
+
+_session: Session | None = None
+
+
+def current() -> Session:
+    """Return this process's session, made when first asked for."""
+    global _session  # noqa: PLW0603
+    if _session is None:
+        _session = Session()
+    return _session
+
+
+async def patiently(action: Callable[[], Awaitable[T]], *, what: str, patience_s: float = PATIENCE_S) -> T:
+    """Try `action` until it succeeds, while the site is out of reach and for `patience_s` at most.
+
+    Raises
+    ------
+    SiteError
+        The site stayed out of reach, or another error of the site came.
+    """
+    loop = asyncio.get_running_loop()
+    give_up = loop.time() + patience_s
+    while True:
+        try:
+            return await action()
+        except SiteUnreachableError as error:
+            if current().ending:
+                raise
+            if loop.time() + PAUSE_S > give_up:
+                raise SiteError(f"{what}: given up after {patience_s:.0f} s: {error}") from error
+            logger.warning(f"{what}: {error}; trying again")
+            await asyncio.sleep(PAUSE_S)

@@ -35,14 +35,19 @@ class _Job:
         return shlex.quote(f"{self.folder}/{name}")
 
 
-def start_script(folder: str) -> str:
+def start_script(folder: str, shell: str) -> str:
     """Return the shell command that starts `<folder>/run.sh` detached, at its first call only."""
     d = shlex.quote(folder)
-    inner = f"sh {d}/run.sh >{d}/log 2>&1; echo $? >{d}/rc.part; mv {d}/rc.part {d}/rc"
+    inner = f"{shell} {d}/run.sh >{d}/log 2>&1; echo $? >{d}/rc.part; mv {d}/rc.part {d}/rc"
     return (
         f"if mkdir {d}/started 2>/dev/null; then "
         f"setsid sh -c {shlex.quote(inner)} </dev/null >/dev/null 2>&1 & echo $! >{d}/pid; fi; true"
     )
+
+
+def shell_of(script: str) -> str:
+    """Return what a script's first line asks to be run by."""
+    return script.splitlines()[0][2:].strip() if script.startswith("#!") else "sh"
 
 
 def poll_script(folder: str) -> str:
@@ -147,7 +152,7 @@ class DetachedJobs(BaseConnector):
                 await writer.write(command.encode())
 
         await patiently(write, what=f"starting a job on {job.location}")
-        await self._shell(job, start_script(job.folder))
+        await self._shell(job, start_script(job.folder, shell_of(command)))
 
     async def _ended(self, job: _Job) -> int | None:
         pause = FIRST_POLL_S

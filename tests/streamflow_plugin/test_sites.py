@@ -1,0 +1,169 @@
+"""The plugin on the real sites: each test is a whole `streamflow run`."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from streamflow_plugin.laptop import SCRATCH, Laptop
+
+EACH = pytest.mark.parametrize("laptop", ["hpc", "occam", "cloud"], indirect=True)
+ON_HPC, ON_OCCAM, ON_CLOUD = (
+    pytest.mark.parametrize("laptop", [one], indirect=True) for one in ("hpc", "occam", "cloud")
+)
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@EACH
+def test_a_step_runs_there_and_its_file_comes_back_whole_and_nothing_stays(laptop: Laptop, data: Path) -> None:
+    outcome = laptop.run('cp "$1" made; echo "run $SLICESTREAM_RUN"', data)
+    assert outcome.status == 0, outcome.said
+    assert outcome.log == f"run {laptop.run_id}\n"
+    assert digest(outcome.out / "made") == digest(data)
+    assert laptop.left() == []
+
+
+@EACH
+def test_a_directory_with_directories_comes_back_as_it_went(laptop: Laptop, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    for name in ("a.txt", "sub/b.txt", "sub/sub/c d.txt"):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text(name)
+    outcome = laptop.run('cp -rL "$1" made', tree)
+    assert outcome.status == 0, outcome.said
+    files = {
+        path.relative_to(outcome.out / "made").as_posix(): path.read_text() for path in _files(outcome.out / "made")
+    }
+    assert files == {name: name for name in ("a.txt", "sub/b.txt", "sub/sub/c d.txt")}
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+@EACH
+def test_the_record_says_where_and_how_much(laptop: Laptop, data: Path) -> None:
+    outcome = laptop.run('cp "$1" made', data)
+    (job,) = outcome.record["jobs"]
+    assert (job["step"], job["status"]) == ("/work", "completed")
+    assert 0 < job["seconds"] < 60
+    assert (job["slurm_job"] is not None) == (job["deployment"] == "hpc")
+    links = {(link["source"], link["destination"]): link for link in outcome.record["transfers"]}
+    site = "login" if job["deployment"] == "hpc" else job["deployment"]
+    assert links[("laptop", site)]["files"] == 2
+    assert 3_000_000 <= links[(site, "laptop")]["bytes"] < 3_100_000
+
+
+@EACH
+def test_a_failed_step_is_one_error_with_its_last_lines_and_is_not_run_again(laptop: Laptop, data: Path) -> None:
+    outcome = laptop.run('echo "volume broken: need 3 axes" >&2; exit 2', data)
+    assert outcome.status == 1
+    told = [error for error in outcome.errors if "volume broken: need 3 axes" in error]
+    assert len(told) == 1
+    assert "exit code 2" in told[0]
+    assert "Traceback" not in outcome.said
+    assert len(outcome.record["jobs"]) == 1
+    assert laptop.left() == []
+
+
+@EACH
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_leaves_no_job_process_folder_or_pod(laptop: Laptop, data: Path, number: int) -> None:
+    running = laptop.start("echo here > here; sleep 300", data)
+    _started(laptop)
+    running.send_signal(number)
+    outcome = laptop.end(running, seconds=90)
+    assert outcome.status != 0
+    assert "Traceback" not in outcome.said, outcome.said[-3000:]
+    assert laptop.left() == []
+
+
+def _started(laptop: Laptop) -> None:
+    """Wait until the step's own first command has run."""
+    target = laptop.config["workflows"]["main"]["bindings"][0]["target"]["deployment"]
+    if target != "cloud":
+        laptop.wait_for(f"ls {SCRATCH}/plugin-tests/{laptop.run_id}/*/here 2>/dev/null")
+        return
+    name = ""
+    for _ in range(200):
+        name = name or laptop.kubectl("get", "pods", "-o", "name", "-l", f"slicestream/run={laptop.run_id}").strip()
+        look = ("exec", name, "--", "sh", "-c", "ls /work/*/*/here && echo yes; true")
+        if name and "yes" in laptop.kubectl(*look, check=False):
+            return
+        time.sleep(0.2)
+    pytest.fail("the step did not start")
+
+
+@ON_HPC
+def test_a_cancelled_job_is_a_failure_with_slurms_state(laptop: Laptop, data: Path) -> None:
+    running = laptop.start("echo working; echo here > here; sleep 300", data)
+    _started(laptop)
+    laptop.bed.ssh(f"scancel --name=slicestream-{laptop.run_id}")
+    outcome = laptop.end(running)
+    assert outcome.status == 1
+    (told,) = [error for error in outcome.errors if "CANCELLED" in error]
+    assert "Slurm job" in told
+    assert laptop.left() == []
+
+
+@ON_HPC
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [("partition", "nowhere", "invalid partition specified: nowhere"), ("gres", "gpu:99", "node configuration")],
+)
+def test_a_job_that_slurm_refuses_is_one_line(laptop: Laptop, data: Path, option: str, value: str, words: str) -> None:
+    laptop.config["deployments"]["hpc"]["config"]["services"]["train"][option] = value
+    outcome = laptop.run("true", data)
+    assert outcome.status == 1
+    (told,) = [error for error in outcome.errors if words in error]
+    assert "\n" not in told
+    assert laptop.left() == []
+
+
+@ON_HPC
+def test_a_wrong_host_key_is_one_line_and_nothing_is_sent(laptop: Laptop, data: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(laptop.bed.home / ".ssh", home / ".ssh")
+    config = home / ".ssh/config"
+    text = config.read_text()
+    known = next(line.split()[1] for line in text.splitlines() if "UserKnownHostsFile" in line)
+    other = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ7m2v5C7l3o4l0mZ2nYwYkVq0y0V6zZ0V3yq7Z0V3yq"
+    (home / "known").write_text(
+        "".join(f"{line.split()[0]} {other}\n" for line in Path(known).read_text().splitlines())
+    )
+    config.write_text(text.replace(known, str(home / "known")))
+    outcome = laptop.run("true", data, HOME=str(home), seconds=60)
+    assert outcome.status == 1
+    assert any("slicestream-hpc: host key is not" in error and "\n" not in error for error in outcome.errors)
+
+
+@ON_CLOUD
+def test_an_image_that_is_missing_in_the_cluster_is_one_line_soon(laptop: Laptop, data: Path) -> None:
+    container = laptop.workers["spec"]["template"]["spec"]["containers"][0]
+    container["image"] = "localhost/nothing:1"
+    outcome = laptop.run("true", data, seconds=60)
+    assert outcome.status == 1
+    (told,) = [error for error in outcome.errors if "ErrImageNeverPull" in error]
+    assert "localhost/nothing:1" in told
+    assert "\n" not in told
+    assert laptop.left() == []
+
+
+@ON_CLOUD
+def test_a_worker_too_big_for_the_cluster_is_one_line_after_the_timeout(laptop: Laptop, data: Path) -> None:
+    container = laptop.workers["spec"]["template"]["spec"]["containers"][0]
+    container["resources"] = {"requests": {"cpu": "1000"}}
+    laptop.config["deployments"]["cloud"]["config"]["timeout"] = 5
+    outcome = laptop.run("true", data, seconds=60)
+    assert outcome.status == 1
+    (told,) = [error for error in outcome.errors if "Unschedulable" in error]
+    assert "0 of 1 workers ready after 5 s" in told
+    assert laptop.left() == []

@@ -9,9 +9,22 @@ import sys
 import pytest
 
 from slicestream import __version__
-from slicestream.__main__ import STEPS, _parser, main
+from slicestream.__main__ import COMMANDS, _parser, main
 
-HEAVY = ("numpy", "torch", "pydicom", "SimpleITK", "highdicom", "onnxruntime", "matplotlib", "cc3d", "blosc2", "PIL")
+HEAVY = (
+    "numpy",
+    "paramiko",
+    "kubernetes",
+    "torch",
+    "pydicom",
+    "SimpleITK",
+    "highdicom",
+    "onnxruntime",
+    "matplotlib",
+    "cc3d",
+    "blosc2",
+    "PIL",
+)
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -31,12 +44,12 @@ def test_help_imports_no_library() -> None:
 def test_help_names_every_step() -> None:
     shown = run("--help")
     assert shown.returncode == 0
-    for step, summary in STEPS.items():
+    for step, summary in COMMANDS.items():
         assert step in shown.stdout
         assert summary.split()[0] in shown.stdout
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", COMMANDS)
 def test_help_of_a_step_ends_with_an_example_that_its_own_parser_takes(
     step: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -50,7 +63,7 @@ def test_help_of_a_step_ends_with_an_example_that_its_own_parser_takes(
     assert _parser(step).parse_args(command[1:]).step == step
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", COMMANDS)
 def test_every_flag_of_a_step_has_help(step: str) -> None:
     commands = next(action for action in _parser(step)._actions if action.dest == "step")
     assert isinstance(commands.choices, dict)

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from ct_files import ct_series, unitochest
-from slicestream.__main__ import STEPS, _parser
+from slicestream.__main__ import COMMANDS, _parser
 from slicestream.figures.nodules import COLUMNS
 from slicestream.volumes.record import RunRecord
 from test_bad_input import LISTED, PLAIN
@@ -65,10 +65,10 @@ def flags(step: str) -> dict[str, argparse.Action]:
     commands = next(action for action in _parser(step)._actions if action.dest == "step")
     assert isinstance(commands.choices, dict)
     actions = commands.choices[step]._actions
-    return {action.option_strings[-1]: action for action in actions if action.dest != "help"}
+    return {action.option_strings[-1]: action for action in actions if action.option_strings and action.dest != "help"}
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", COMMANDS)
 def test_usage_lists_exactly_the_flags_of_a_step_and_which_are_needed(step: str) -> None:
     text = section(page("docs/usage.md"), f"### slicestream {step}")
     listed = {row[0].strip("`"): row[1] for row in rows(text) if row[0].startswith("`--")}
@@ -77,7 +77,7 @@ def test_usage_lists_exactly_the_flags_of_a_step_and_which_are_needed(step: str)
     assert {flag for flag, default in listed.items() if default == "needed"} == needed
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", COMMANDS)
 def test_usage_gives_the_defaults_of_a_step(step: str) -> None:
     text = section(page("docs/usage.md"), f"### slicestream {step}")
     listed = {row[0].strip("`"): row[1] for row in rows(text) if row[0].startswith("`--")}
@@ -89,7 +89,7 @@ def test_usage_gives_the_defaults_of_a_step(step: str) -> None:
             assert listed[flag] == "off", flag
 
 
-@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("step", COMMANDS)
 def test_usage_has_an_example_of_a_step_that_its_parser_takes(step: str) -> None:
     examples = re.findall(rf"^slicestream ({step} .+)$", page("docs/usage.md"), flags=re.M)
     assert examples

@@ -1,4 +1,4 @@
-"""The command line: one sub-command per step, each imported only when it is asked for."""
+"""The command line: a sub-command per step and a few about runs, each imported only when it is asked for."""
 
 from __future__ import annotations
 
@@ -22,6 +22,12 @@ STEPS = {
     "export": "masks to DICOM SEG, overlays and a nodule table",
     "report": "one HTML file that shows the run",
 }
+# About the runs, no part of them: no workflow has a tool of that name.
+COMMANDS = {
+    **STEPS,
+    "check": "find what is wrong with workflow files and sites before a run does",
+    "clean": "remove what killed runs left on the sites",
+}
 STORAGE_ERRORS = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.ENOENT}
 
 
@@ -33,7 +39,7 @@ def _parser(step: str | None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"slicestream {__version__}")
     commands = parser.add_subparsers(dest="step", metavar="STEP", required=True)
-    for name, summary in STEPS.items():
+    for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
         if name == step:
             importlib.import_module(f"slicestream.{name}").add_arguments(command)
@@ -43,7 +49,7 @@ def _parser(step: str | None) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one step. Return 0, 2 for bad input or an unusable output place, 130 after Ctrl-C."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    step = argv[0] if argv and argv[0] in STEPS else None
+    step = argv[0] if argv and argv[0] in COMMANDS else None
     args = _parser(step).parse_args(argv)
     try:
         importlib.import_module(f"slicestream.{args.step}").run(args)

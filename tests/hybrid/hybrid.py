@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,7 +21,6 @@ ROOT = Path(__file__).parents[2]
 BED = Path(os.environ.get("TESTBED") or Path.home() / ".cache/slicestream/testbed")
 KUBECTL = BED / "kubernetes/root/usr/bin/kubectl"
 SCRATCH = BED / "hpc/sites/hpc/scratch/slicestream"  # the site's, as this machine sees it
-KEPT = {"images", "checkpoints", "site.env"}
 
 
 def shell(*command: str | Path, check: bool = True, **options: Any) -> str:
@@ -157,8 +157,8 @@ def pods() -> list[str]:
 def left_behind() -> list[str]:
     """Return everything of any run that is still on the sites or running here."""
     found = [f"Slurm job {job}" for job in slurm_jobs()]
-    found += [f"folder {path.name}" for path in SCRATCH.iterdir() if path.name not in KEPT]
-    found += kubectl("get", "deployments,replicasets,pods", "-o", "name").split()
+    found += [f"folder {path.name}" for path in SCRATCH.iterdir() if re.fullmatch("[0-9a-f]{12}", path.name)]
+    found += [name for name in kubectl("get", "deployments,replicasets,pods", "-o", "name").split() if "-infer" in name]
     found += [f"process {pid} on a site" for word in ("slicestream\0", "apptainer") for pid in site_processes(word)]
     found += [f"process {pid} here" for pid in shell("pgrep", "-f", "bin/streamflow run", check=False).split()]
     return found

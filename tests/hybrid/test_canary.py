@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from canary import PLAIN, Watch, needles, plant, search
 
 from bed import need_bed
-from hybrid.canary import PLAIN, Watch, needles, plant, search
-from hybrid.hybrid import BED, kubectl, on_site, start
+from hybrid import BED, kubectl, on_site, start
 
 pytestmark = pytest.mark.slow
 DISKS = [BED / "hpc/sites/hpc/upper", BED / "hpc/sites/hpc/scratch", BED / "kubernetes/var", BED / "kubernetes/log"]

@@ -171,7 +171,7 @@ def test_a_site_that_cannot_be_reached_is_named_and_its_run_stays_registered(
     assert main(["clean"]) == 2
     said = capsys.readouterr()
     assert said.err == (
-        "slicestream clean: gone: cannot be reached (Connection refused); make `ssh gone` work, then try again\n"
+        "slicestream clean: gone: cannot be reached (Connection refused); make 'ssh gone' work, then try again\n"
     )
     assert not said.out
     assert path.exists()

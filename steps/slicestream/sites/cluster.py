@@ -51,7 +51,7 @@ def cluster(context: str, *, namespace: str = "", kubeconfig: str | None = None)
             raise SiteError(f"cluster {name}: {refusal(error)}") from error
         except urllib3.exceptions.HTTPError as error:
             raise SiteError(
-                f"cluster {name}: cannot be reached ({_line(error)}); make `kubectl get pods` work"
+                f"cluster {name}: cannot be reached ({_line(error)}); make 'kubectl get pods' work"
             ) from error
 
 
@@ -64,7 +64,7 @@ def current_context() -> tuple[str, str]:
 def refusal(error: Any) -> str:
     """Return in one line what an API server answered to a request that it did not grant."""
     if error.status == 401:
-        return "refuses your credentials; make `kubectl get pods` work"
+        return "refuses your credentials; make 'kubectl get pods' work"
     return f"answers {error.status} {error.reason}: {_line(error.body or '')[:300]}"
 
 

@@ -158,11 +158,11 @@ def _advice(host: str, error: Exception) -> str:
         return "its private key has a passphrase; put it into your agent with ssh-add"
     if isinstance(error, paramiko.AuthenticationException):
         return (
-            f"refuses your keys; make `ssh {host}` work without a password (IdentityFile in ~/.ssh/config, or an agent)"
+            f"refuses your keys; make 'ssh {host}' work without a password (IdentityFile in ~/.ssh/config, or an agent)"
         )
     if isinstance(error, paramiko.SSHException) and "not found in known_hosts" in str(error):
-        return f"its host key is not known; connect once with `ssh {host}` and compare the key with the site's"
-    return f"cannot be reached ({_reason(error)}); make `ssh {host}` work, then try again"
+        return f"its host key is not known; connect once with 'ssh {host}' and compare the key with the site's"
+    return f"cannot be reached ({_reason(error)}); make 'ssh {host}' work, then try again"
 
 
 def _reason(error: Exception) -> str:

@@ -159,6 +159,13 @@ class Laptop:
         done = subprocess.run(["kubectl", *arguments], env=environment, capture_output=True, text=True, check=check)
         return done.stdout
 
+    def as_administrator(self, *arguments: str) -> str:
+        """Run kubectl with rights that a run does not have."""
+        kubeconfig = self.bed.home.parent / "kubernetes/kubeconfig"
+        if not kubeconfig.is_file():
+            pytest.skip("needs the test bed: with your own cluster nothing is done as its administrator")
+        return self.kubectl(f"--kubeconfig={kubeconfig}", "--namespace=slicestream", *arguments)
+
     def left(self) -> list[str]:
         """What the run has left: jobs, processes, folders, objects, a line in the register."""
         look = (

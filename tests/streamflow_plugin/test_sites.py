@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import signal
 import time
@@ -94,23 +95,37 @@ def _started(laptop: Laptop) -> None:
         return
     name = ""
     for _ in range(200):
+        if laptop.running is None or laptop.running.poll() is not None:
+            break
         name = name or laptop.kubectl("get", "pods", "-o", "name", "-l", f"slicestream/run={laptop.run_id}").strip()
         look = ("exec", name, "--", "sh", "-c", "ls /work/*/*/here && echo yes; true")
         if name and "yes" in laptop.kubectl(*look, check=False):
             return
         time.sleep(0.2)
-    pytest.fail("the step did not start")
+    assert laptop.running
+    laptop.running.terminate()
+    pytest.fail(f"the step did not start: {laptop.running.communicate(timeout=60)[0]}")
 
 
 @ON_HPC
-def test_a_cancelled_job_is_a_failure_with_slurms_state(laptop: Laptop, data: Path) -> None:
-    running = laptop.start("echo working; echo here > here; sleep 300", data)
+def test_a_cancelled_job_is_run_again_and_says_so(laptop: Laptop, data: Path) -> None:
+    running = laptop.start('echo here > here; sleep 6; cp "$1" made', data)
     _started(laptop)
     laptop.bed.ssh(f"scancel --name=slicestream-{laptop.run_id}")
     outcome = laptop.end(running)
+    assert outcome.status == 0, outcome.said
+    assert re.search(r"Slurm job \d+ on gpu01: CANCELLED", outcome.said)
+    assert digest(outcome.out / "made") == digest(data)
+
+
+@ON_HPC
+def test_a_job_over_its_time_is_a_failure_with_slurms_state_and_the_last_lines(laptop: Laptop, data: Path) -> None:
+    laptop.config["deployments"]["hpc"]["config"]["services"]["train"]["time"] = "00:00:05"
+    outcome = laptop.run("echo epoch 7; sleep 300", data, seconds=180)
     assert outcome.status == 1
-    (told,) = [error for error in outcome.errors if "CANCELLED" in error]
-    assert "Slurm job" in told
+    (told,) = [error for error in outcome.errors if "TIMEOUT" in error]
+    assert "raise `time`" in told
+    assert "epoch 7" in told
     assert laptop.left() == []
 
 
@@ -166,4 +181,17 @@ def test_a_worker_too_big_for_the_cluster_is_one_line_after_the_timeout(laptop: 
     assert outcome.status == 1
     (told,) = [error for error in outcome.errors if "Unschedulable" in error]
     assert "0 of 1 workers ready after 5 s" in told
+    assert laptop.left() == []
+
+
+@ON_CLOUD
+def test_a_pod_that_is_deleted_is_replaced_and_its_work_done_again(laptop: Laptop, data: Path) -> None:
+    running = laptop.start('echo here > here; sleep 6; cp "$1" made; echo done', data)
+    _started(laptop)
+    (name,) = laptop.kubectl("get", "pods", "-o", "name", "-l", f"slicestream/run={laptop.run_id}").split()
+    laptop.as_administrator("delete", name, "--wait=false", "--grace-period=0", "--force")
+    outcome = laptop.end(running)
+    assert outcome.status == 0, outcome.said
+    assert "are done again in" in outcome.said
+    assert digest(outcome.out / "made") == digest(data)
     assert laptop.left() == []

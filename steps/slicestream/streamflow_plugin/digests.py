@@ -12,7 +12,7 @@ from pathlib import Path
 
 from streamflow.core.deployment import Connector, ExecutionLocation
 
-from slicestream.streamflow_plugin.session import SiteError
+from slicestream.streamflow_plugin.faults import SiteError
 
 A_FILE = "file"
 

@@ -18,7 +18,8 @@ from streamflow.core.deployment import ExecutionLocation
 from streamflow.deployment.connector.base import BaseConnector
 from streamflow.log_handler import logger
 
-from slicestream.streamflow_plugin.session import SiteError, current, patiently
+from slicestream.streamflow_plugin.faults import SiteError
+from slicestream.streamflow_plugin.session import current, patiently
 
 FIRST_POLL_S, LONGEST_POLL_S = 0.2, 2.0
 TRIES = 3  # of a job whose process is gone without an exit code: its container or machine was restarted
@@ -55,7 +56,7 @@ def poll_script(folder: str) -> str:
     d = shlex.quote(folder)
     return (
         f"if [ -f {d}/rc ]; then cat {d}/rc; "
-        f"elif grep -qs {d} /proc/$(cat {d}/pid)/cmdline; then echo alive; "
+        f"elif grep -qs {d} /proc/$(cat {d}/pid 2>/dev/null)/cmdline; then echo alive; "
         f"elif [ -f {d}/rc ]; then cat {d}/rc; else echo dead; fi"
     )
 
@@ -158,10 +159,8 @@ class DetachedJobs(BaseConnector):
         pause = FIRST_POLL_S
         while True:
             said = (await self._shell(job, poll_script(job.folder))).strip()
-            if said == "dead":
-                return None
-            if said.isdigit():
-                return int(said)
+            if said != "alive":
+                return int(said) if said.isdigit() else None
             await asyncio.sleep(pause)
             pause = min(LONGEST_POLL_S, pause * 1.5)
 

@@ -12,6 +12,7 @@ import contextlib
 import shlex
 from collections.abc import AsyncIterator, MutableMapping, MutableSequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -25,20 +26,18 @@ from streamflow.core.deployment import ExecutionLocation
 from streamflow.core.scheduling import AvailableLocation
 from streamflow.deployment.connector.kubernetes import KubernetesBaseConnector, KubernetesConnector
 
+from slicestream.streamflow_plugin.faults import PodGoneError, SiteError, SiteUnreachableError
 from slicestream.streamflow_plugin.jobs import DetachedJobs
 from slicestream.streamflow_plugin.manifests import LABEL, of_run, read_manifests, workers
 from slicestream.streamflow_plugin.pod_exec import LOST, ExecStream
 from slicestream.streamflow_plugin.pods import ready, stuck, unready
-from slicestream.streamflow_plugin.session import SiteError, SiteUnreachableError, current, patiently
+from slicestream.streamflow_plugin.replaced import Redo, Workers, changes
+from slicestream.streamflow_plugin.session import current, patiently
 from slicestream.streamflow_plugin.transfers import SafeTransfers, closing_streams
 
 PROTOCOL = {"sec-websocket-protocol": "v5.channel.k8s.io"}
 POLL_S = 1.0
 EXEC_S = 30.0  # for a websocket to open
-
-
-class PodGoneError(SiteError):
-    """The pod of a location is no more, and its files with it."""
 
 
 class SafeKubernetesConnector(SafeTransfers, DetachedJobs, KubernetesConnector):
@@ -48,6 +47,7 @@ class SafeKubernetesConnector(SafeTransfers, DetachedJobs, KubernetesConnector):
         super().__init__(*args, **kwargs)
         self.selector = f"{LABEL}={current().id}"
         self._over = False
+        self.workers = Workers(self._ready_names)
 
     async def deploy(self, external: bool) -> None:
         """Make the manifest's objects under the run's name and wait until all workers are ready.
@@ -134,17 +134,21 @@ class SafeKubernetesConnector(SafeTransfers, DetachedJobs, KubernetesConnector):
 
     async def get_available_locations(self, service: str | None = None) -> MutableMapping[str, AvailableLocation]:
         """Return the run's own ready workers that have a container of the service's name."""
+        names = map(self.workers.known_as, await self._ready_names(service))
+        return {
+            name: AvailableLocation(name, self.deployment_name, name.partition(":")[0], service=service)
+            for name in names
+        }
+
+    async def _ready_names(self, service: str | None) -> list[str]:
         pods = await patiently(self._pods, what=f"looking at the workers of {self.deployment_name}")
-        found = {}
-        for pod in filter(ready, pods):
-            for container in pod.spec.containers:
-                if service in (None, container.name):
-                    name = f"{pod.metadata.name}:{container.name}"
-                    found[name] = AvailableLocation(
-                        name=name, deployment=self.deployment_name, service=service, hostname=pod.status.pod_ip
-                    )
-                    break
-        return found
+        containers = [(pod.metadata.name, pod.spec.containers) for pod in filter(ready, pods)]
+        named = [(pod, [one.name for one in ones if service in (None, one.name)]) for pod, ones in containers]
+        return [f"{pod}:{names[0]}" for pod, names in named if names]
+
+    def note(self, location: ExecutionLocation, redo: Redo) -> None:
+        """Keep what changed a worker, for the pod that may replace it."""
+        self.workers.note(location, redo)
 
     async def _get_effective_locations(
         self,
@@ -164,6 +168,8 @@ class SafeKubernetesConnector(SafeTransfers, DetachedJobs, KubernetesConnector):
         self, command: MutableSequence[str], location: ExecutionLocation
     ) -> AbstractAsyncContextManager[StreamWrapper]:
         """Return a writer to the command's stdin."""
+        if command[0] == "tee":  # StreamFlow's own way to write a literal (data/remotepath.py:919)
+            self.workers.forbid(location)
         return self._stream(command, location, stdin=True)
 
     @contextlib.asynccontextmanager
@@ -179,7 +185,8 @@ class SafeKubernetesConnector(SafeTransfers, DetachedJobs, KubernetesConnector):
     ) -> AsyncIterator[ExecStream]:
         if self._over or self.client_ws is None:
             raise SiteError(f"{location}: the run is ending")
-        pod, container = location.name.split(":")
+        actual = self.workers.now(location.name)
+        pod, container = actual.split(":")
         exports = "".join(f"export {key}={shlex.quote(value)}; " for key, value in location.environment.items())
         try:
             request = await self.client_ws.connect_get_namespaced_pod_exec(
@@ -197,13 +204,13 @@ class SafeKubernetesConnector(SafeTransfers, DetachedJobs, KubernetesConnector):
             async with asyncio.timeout(EXEC_S):
                 socket = await request.__aenter__()
         except LOST as error:
-            raise await self._why(error, location, pod) from error
+            raise await self._why(error, location, actual) from error
         try:
             yield ExecStream(socket, str(location))
         finally:
             await socket.close()
 
-    async def _why(self, error: BaseException, location: ExecutionLocation, pod: str) -> SiteError:
+    async def _why(self, error: BaseException, location: ExecutionLocation, actual: str) -> SiteError:
         """Return what it means that an exec did not open."""
         status = error.status if isinstance(error, aiohttp.WSServerHandshakeError) else 0
         if status == 403:
@@ -215,8 +222,8 @@ class SafeKubernetesConnector(SafeTransfers, DetachedJobs, KubernetesConnector):
             return SiteError(
                 f"deployment {self.deployment_name}: the cluster refuses your credentials; make `kubectl get pods` work"
             )
-        if await self._gone(pod):
-            return PodGoneError(f"{location}: its pod is gone, and the files in it")
+        if await self._gone(actual.partition(":")[0]):
+            return PodGoneError(f"{location}: its pod is gone", lambda: self.workers.move(location, actual))
         return SiteUnreachableError(f"{location}: {error or type(error).__name__}")
 
     async def _gone(self, name: str) -> bool:
@@ -247,15 +254,21 @@ class SafeKubernetesConnector(SafeTransfers, DetachedJobs, KubernetesConnector):
             environment = {**(environment or {}), "SLICESTREAM_RUN": current().id}
         text = utils.create_command(type(self).__name__, command, environment, workdir, stdin, stdout, stderr)
         if job_name is not None:
-            return await self.run_job(
-                location, text, job_name=job_name, workdir=workdir, stdout=stdout, timeout=timeout
+            job = partial(
+                self.run_job, command=text, job_name=job_name, workdir=workdir, stdout=stdout, timeout=timeout
             )
+            done = await job(location)
+            self.note(location, job)
+            return done
 
         async def once() -> tuple[str, int]:
             async with asyncio.timeout(timeout), self._exec(text, location) as stream:
                 return await stream.answer()
 
-        return await patiently(once, what=f"a command on {location}")
+        answer = await patiently(once, what=f"a command on {location}")
+        if answer[1] == 0 and changes(command):
+            self.note(location, lambda to: self.run(to, command, environment, workdir, capture_output=True))
+        return answer
 
     async def undeploy(self, external: bool) -> None:
         """Close the connections; the run's objects go when the run is removed, by their label."""

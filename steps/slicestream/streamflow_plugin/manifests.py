@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from slicestream.streamflow_plugin.session import SiteError
+from slicestream.streamflow_plugin.faults import SiteError
 
 LABEL = "slicestream/run"
 WORKLOADS = frozenset(("Deployment", "StatefulSet", "ReplicaSet", "DaemonSet", "Job"))

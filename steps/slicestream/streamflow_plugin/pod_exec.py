@@ -16,8 +16,8 @@ from aiohttp import WSMsgType
 from kubernetes_asyncio.stream import ws_client
 from streamflow.deployment.stream import BaseStreamWrapper
 
+from slicestream.streamflow_plugin.faults import SiteError, SiteUnreachableError
 from slicestream.streamflow_plugin.pods import parse_status
-from slicestream.streamflow_plugin.session import SiteError, SiteUnreachableError
 
 CLOSE_STDIN = b"\xff\x00"
 END_S = 600.0  # for a command to end once its input has ended

@@ -17,8 +17,9 @@ from streamflow.deployment.utils import get_path_processor
 from streamflow.log_handler import logger
 
 from slicestream.errors import SliceStreamError
+from slicestream.streamflow_plugin.faults import SiteError
 from slicestream.streamflow_plugin.record import JobRecord
-from slicestream.streamflow_plugin.session import SiteError, current
+from slicestream.streamflow_plugin.session import current
 
 _update_listing = CWLTransferStep._update_listing
 _execute = CWLCommand.execute
@@ -107,8 +108,10 @@ class OneLine(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Shorten a record of a foreseen error; drop it if it has been shown."""
-        if record.levelno < logging.ERROR or logger.isEnabledFor(logging.DEBUG):
+        if logger.isEnabledFor(logging.DEBUG):
             return True
+        if record.levelno < logging.ERROR:
+            return "Failure manager is not enabled" not in str(record.msg)
         error = record.exc_info[1] if record.exc_info else record.msg
         if isinstance(error, WorkflowException | SliceStreamError):
             record.msg, record.args, record.exc_info, record.exc_text = str(error), None, None, None

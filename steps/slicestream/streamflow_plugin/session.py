@@ -9,25 +9,18 @@ import secrets
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from streamflow.core.exception import WorkflowExecutionException
 from streamflow.log_handler import logger
 
-from slicestream import errors
 from slicestream.sites.runs import Place, Run
+from slicestream.streamflow_plugin.faults import PodGoneError, SiteError, SiteUnreachableError, repeating
 from slicestream.streamflow_plugin.record import RunRecord
 
 PATIENCE_S = 90.0  # how long a site may be out of reach before the run fails
 PAUSE_S = 2.0
 
+MOVES = 3  # how often one action may find its pod gone
+
 T = TypeVar("T")
-
-
-class SiteError(errors.SiteError, WorkflowExecutionException):
-    """Something at a site went wrong: one line, not to be tried again."""
-
-
-class SiteUnreachableError(SiteError):
-    """The site did not answer: worth another try."""
 
 
 class Session:
@@ -78,9 +71,15 @@ async def patiently(action: Callable[[], Awaitable[T]], *, what: str, patience_s
     """
     loop = asyncio.get_running_loop()
     give_up = loop.time() + patience_s
+    moves = 0
     while True:
         try:
             return await action()
+        except PodGoneError as error:
+            if repeating.get() or moves == MOVES:
+                raise
+            moves += 1
+            await error.recover()
         except SiteUnreachableError as error:
             if current().ending:
                 raise

@@ -18,11 +18,12 @@ from streamflow.deployment.connector.queue_manager import QueueManagerConnector,
 from streamflow.deployment.wrapper import get_inner_location, get_inner_locations
 from streamflow.log_handler import logger
 
-from slicestream.streamflow_plugin.session import SiteError, SiteUnreachableError, current, patiently
+from slicestream.streamflow_plugin.faults import SiteError, SiteUnreachableError
+from slicestream.streamflow_plugin.session import current, patiently
 from slicestream.streamflow_plugin.slurm_jobs import (
+    AGAIN,
     AWAY,
     ENDED,
-    SITES_FAULT,
     JobState,
     parse_job,
     parse_queue,
@@ -58,7 +59,7 @@ class SafeSlurmConnector(SlurmConnector):
         timeout: int | None = None,
         job_name: str | None = None,
     ) -> tuple[str, int] | None:
-        """Run a command on the login node, or a job, again where the site failed it (NODE_FAIL, PREEMPTED, ...)."""
+        """Run a command on the login node, or a job; again if the site failed it or somebody cancelled it."""
         if job_name is not None:
             environment = {**(environment or {}), "SLICESTREAM_RUN": current().id}
         for attempt in range(1, TRIES + 1):
@@ -71,7 +72,7 @@ class SafeSlurmConnector(SlurmConnector):
             line = f"{job.line()}; its last lines:\n{await self._tail(job, location, workdir, stdout)}"
             if job.by_itself:
                 return line, job.returncode
-            if job.state not in SITES_FAULT or attempt == TRIES:
+            if job.state not in AGAIN or attempt == TRIES:
                 raise SiteError(f"job {job_name}: {line}")
             logger.warning(f"job {job_name}: {line}\nsubmitted again ({attempt + 1} of {TRIES})")
         raise AssertionError("unreachable")

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 # https://slurm.schedmd.com/job_state_codes.html
 SITES_FAULT = frozenset(("BOOT_FAIL", "LAUNCH_FAILED", "NODE_FAIL", "PREEMPTED", "RECONFIG_FAIL"))
+AGAIN = SITES_FAULT | {"CANCELLED"}
 ENDED = frozenset(("CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "OUT_OF_MEMORY", "REVOKED", "TIMEOUT", *SITES_FAULT))
 ADVICE = {
-    "CANCELLED": "it was cancelled by somebody on the site; run again",
+    "CANCELLED": "somebody on the site cancelled it; run again",
     "TIMEOUT": "raise `time` of the service in streamflow.yml and run again; training goes on from its checkpoint",
     "DEADLINE": "raise the deadline and run again",
     "OUT_OF_MEMORY": "raise `mem` of the service in streamflow.yml and run again",

@@ -21,8 +21,9 @@ from streamflow.core.deployment import ExecutionLocation
 from streamflow.deployment.connector.ssh import SSHConfig, SSHConnector, SSHContext, get_param_from_file
 from streamflow.deployment.stream import BaseStreamWrapper
 
+from slicestream.streamflow_plugin.faults import SiteError, SiteUnreachableError
 from slicestream.streamflow_plugin.jobs import DetachedJobs, once
-from slicestream.streamflow_plugin.session import SiteError, SiteUnreachableError, current, patiently
+from slicestream.streamflow_plugin.session import current, patiently
 from slicestream.streamflow_plugin.transfers import SafeTransfers, closing_streams
 
 CIPHERS = [

@@ -14,7 +14,8 @@ import shlex
 import shutil
 import tarfile
 import time
-from collections.abc import AsyncIterator, Iterator, MutableSequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableSequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,9 @@ from streamflow.deployment.stream import BaseStreamWrapper
 from streamflow.log_handler import logger
 
 from slicestream.streamflow_plugin.digests import local_tree, remote_tree
-from slicestream.streamflow_plugin.session import SiteError, current, patiently
+from slicestream.streamflow_plugin.faults import SiteError
+from slicestream.streamflow_plugin.replaced import Redo
+from slicestream.streamflow_plugin.session import current, patiently
 
 LAPTOP = "laptop"
 # GNU tar can leave out the account's name; busybox tar writes it and has no such option.
@@ -105,7 +108,7 @@ class SafeTransfers(BaseConnector):
             what = f"sending {posixpath.basename(dst)} to {location}"
             target = await self._into(location, dst, Path(src).name)
             start = time.monotonic()
-            size = await patiently(lambda: self._send(Path(src), target, location), what=what)  # noqa: B023
+            size = await self._redoable(location, partial(self._send, Path(src), target), what=what)
             await self._same(local_tree(Path(src)), await remote_tree(self, location, target), what)
             _done(LAPTOP, location.deployment, what, size=size, start=start)
 
@@ -144,13 +147,21 @@ class SafeTransfers(BaseConnector):
             command = await get_remote_to_remote_write_command(source, source_location, src, self, [location], dst)
             target = posixpath.join(dst, posixpath.basename(src)) if command[-1] == dst else dst
             start = time.monotonic()
-            size = await patiently(
-                lambda: self._relay(source, source_location, src, location, _unpack(command, dst)),  # noqa: B023
-                what=what,
-            )
+            relay = partial(self._relay, source, source_location, src, _unpack(command, dst))
+            size = await self._redoable(location, relay, what=what)
             before = await remote_tree(source, source_location, src)
             await self._same(before, await remote_tree(self, location, target), what)
             _done(source_location.deployment, location.deployment, what, size=size, start=start)
+
+    def note(self, location: ExecutionLocation, redo: Redo) -> None:
+        """Keep how a location was changed, where it may have to be done again elsewhere."""
+
+    async def _redoable(
+        self, location: ExecutionLocation, action: Callable[[ExecutionLocation], Awaitable[int]], *, what: str
+    ) -> int:
+        size = await patiently(lambda: action(location), what=what)
+        self.note(location, action)
+        return size
 
     async def _into(self, location: ExecutionLocation, dst: str, name: str) -> str:
         """Return where a copy to `dst` ends up, looked at once: a second try finds the first one's folder."""
@@ -182,8 +193,8 @@ class SafeTransfers(BaseConnector):
         source: Connector,
         source_location: ExecutionLocation,
         src: str,
-        location: ExecutionLocation,
         unpack: list[str],
+        location: ExecutionLocation,
     ) -> int:
         size = 0
         async with (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 BED = Path(os.environ.get("TESTBED") or Path.home() / ".cache/slicestream/testbed")
 KUBECTL = BED / "kubernetes/root/usr/bin/kubectl"
+RUNS: list[str] = []  # the ids of all runs that were started
 SCRATCH = BED / "hpc/sites/hpc/scratch/slicestream"  # the site's, as this machine sees it
 
 
@@ -102,14 +102,23 @@ def start(
 ) -> Run:
     """Start `workflow` on the sites from an empty folder `room`."""
     room.mkdir(parents=True, exist_ok=True)
+    RUNS.append(os.urandom(6).hex())
     streamflow_file = room / "sites.yml"
     streamflow_file.write_text(yaml.safe_dump(sites or site_files()))
     arguments = []
     for name, value in inputs.items():
         for one in value if isinstance(value, list) else [value]:
             arguments += [f"--{name}"] if one is True else [f"--{name}", str(one)]
-    command = [sys.executable, ROOT / "environments/hybrid/run", "run", workflow, streamflow_file, *arguments]
+    command = [
+        sys.executable,
+        ROOT / "environments/hybrid/run",
+        f"run-{RUNS[-1]}",
+        workflow,
+        streamflow_file,
+        *arguments,
+    ]
     variables = os.environ | {
+        "SLICESTREAM_RUN": RUNS[-1],
         "HOME": str(BED / "home"),
         "KUBECONFIG": str(BED / "home/.kube/config"),
         "XDG_STATE_HOME": str(room / "state"),
@@ -121,7 +130,7 @@ def start(
         process = subprocess.Popen(
             command, env=variables | environment, stdout=text, stderr=text, start_new_session=True
         )
-    return Run(process=process, log=log, out=room / "run", started=time.monotonic())
+    return Run(process=process, log=log, out=room / f"run-{RUNS[-1]}", started=time.monotonic())
 
 
 def descendants(pid: int) -> list[int]:
@@ -132,10 +141,9 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def slurm_jobs(*states: str) -> list[str]:
-    """Return the ids of the jobs in the queue."""
-    wanted = ["-t", ",".join(states)] if states else []
-    return on_site("squeue", "-h", "-o", "%i", *wanted).split()
+def slurm_jobs() -> list[str]:
+    """Return the ids of our runs' jobs in the queue."""
+    return on_site("squeue", "-h", "-o", "%i", "-n", ",".join(f"slicestream-{run}" for run in RUNS)).split()
 
 
 def site_processes(word: str) -> list[int]:
@@ -151,16 +159,25 @@ def site_processes(word: str) -> list[int]:
 
 
 def pods() -> list[str]:
-    return kubectl("get", "pods", "-o", "name").split()
+    """Return the pods of our runs."""
+    return [name for name in kubectl("get", "pods", "-o", "name").split() if any(run in name for run in RUNS)]
+
+
+def ours(word: str) -> list[int]:
+    """Return the processes of our runs on the sites with a word in their command line."""
+    return [pid for run in RUNS for pid in site_processes(run) if pid in set(site_processes(word))]
 
 
 def left_behind() -> list[str]:
-    """Return everything of any run that is still on the sites or running here."""
-    found = [f"Slurm job {job}" for job in slurm_jobs()]
-    found += [f"folder {path.name}" for path in SCRATCH.iterdir() if re.fullmatch("[0-9a-f]{12}", path.name)]
-    found += [name for name in kubectl("get", "deployments,replicasets,pods", "-o", "name").split() if "-infer" in name]
-    found += [f"process {pid} on a site" for word in ("slicestream\0", "apptainer") for pid in site_processes(word)]
-    found += [f"process {pid} here" for pid in shell("pgrep", "-f", "bin/streamflow run", check=False).split()]
+    """Return everything of our runs that is still on the sites or running here."""
+    found = []
+    things = kubectl("get", "deployments,replicasets,pods", "-o", "name").split()
+    for run in RUNS:
+        found += [f"Slurm job {job}" for job in on_site("squeue", "-h", "-o", "%i", "-n", f"slicestream-{run}").split()]
+        found += [f"folder {path.name}" for path in SCRATCH.glob(run)]
+        found += [name for name in things if run in name]
+        found += [f"process {pid} on a site" for pid in site_processes(run)]
+        found += [f"process {pid} here" for pid in shell("pgrep", "-f", f"streamflow run.*{run}", check=False).split()]
     return found
 
 

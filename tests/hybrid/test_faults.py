@@ -20,16 +20,17 @@ from bed import need_bed
 from hybrid import (
     BED,
     ROOT,
+    RUNS,
     SCRATCH,
     Run,
     kubectl,
     left_behind,
     nothing_left,
     on_site,
+    ours,
     pods,
     shell,
     site_files,
-    site_processes,
     slurm_jobs,
     start,
 )
@@ -71,11 +72,11 @@ def segmenting(training: Job, tmp_path_factory: pytest.TempPathFactory) -> Job:
 
 
 def training_runs() -> bool:
-    return bool(site_processes("slicestream\0train"))
+    return bool(ours("slicestream\0train"))
 
 
 def inference_runs() -> bool:
-    return bool(site_processes("slicestream\0infer"))
+    return bool(ours("slicestream\0infer"))
 
 
 def report(fault: str, outcome: str, seconds: float) -> None:
@@ -131,8 +132,10 @@ def test_a_cancelled_training_job_is_run_again(training: Job, tmp_path: Path) ->
 
 
 def test_a_job_over_its_time_limit_is_refused(training: Job, tmp_path: Path) -> None:
-    job = Job(workflow="train", inputs=training.inputs | {"epochs": 5000}, hashes={})
-    run = begin(tmp_path, job, site_files(hpc=lambda hpc: service(hpc).update(time="00:00:05")))
+    run = begin(tmp_path, training, site_files(hpc=lambda hpc: service(hpc).update(time="00:01:00")))
+    run.until(training_runs)
+    for process in ours("slicestream\0train"):
+        os.kill(process, signal.SIGSTOP)  # it hangs
     refused("time limit of the Slurm job", run, r"train.*TIMEOUT")
     forget_checkpoints()
 
@@ -154,7 +157,7 @@ def test_a_slurmd_that_dies_and_comes_back_does_not_change_the_outputs(training:
 
 def test_an_sshd_that_dies_for_ten_seconds_does_not_change_the_outputs(training: Job, tmp_path: Path) -> None:
     run = begin(tmp_path, training)
-    run.until(lambda: any(re.fullmatch("[0-9a-f]{12}", path.name) for path in SCRATCH.iterdir()))
+    run.until(lambda: any((SCRATCH / name).exists() for name in RUNS))
     on_site("pkill", "-9", "sshd")
     time.sleep(10)
     on_site("/usr/sbin/sshd")
@@ -298,8 +301,6 @@ def test_a_run_killed_with_sigkill_is_cleaned_up_by_the_next(
     run.until(reached)
     run.kill()
     assert left_behind()
-    for path in (tmp_path / "run").glob("*"):
-        shutil.rmtree(path)
     again = begin(tmp_path, job)
     recovered(f"laptop killed in {phase}, run started again", again, job)
 

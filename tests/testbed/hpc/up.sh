@@ -68,15 +68,13 @@ SlurmctldPidFile=/run/slurmctld.pid
 SlurmdPidFile=/run/slurmd.pid
 SlurmctldLogFile=/var/log/slurmctld.log
 SlurmdLogFile=/var/log/slurmd.log
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
+ProctrackType=proctrack/cgroup
+TaskPlugin=task/cgroup
 SchedulerParameters=batch_sched_delay=0,sched_min_interval=0,sched_interval=1,bf_interval=1
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 DefMemPerCPU=1000
 JobAcctGatherType=jobacct_gather/linux
-JobAcctGatherFrequency=task=1
-JobAcctGatherParams=OverMemoryKill
 AccountingStorageType=accounting_storage/none
 JobCompType=jobcomp/filetxt
 JobCompLoc=/var/log/slurm-jobcomp.log
@@ -93,7 +91,7 @@ NodeName=gpu01 NodeHostname=hpc-login NodeAddr=127.0.0.1 CPUs=$(nproc) RealMemor
 PartitionName=gpu Nodes=gpu01 Default=YES MaxTime=24:00:00 DefaultTime=01:00:00 State=UP
 C
 echo 'NodeName=gpu01 Name=gpu Type=a100 Count=1 File=/dev/nvidia0' > "$R/etc/slurm/gres.conf"
-echo CgroupPlugin=disabled > "$R/etc/slurm/cgroup.conf"
+printf "CgroupPlugin=cgroup/v1\nConstrainRAMSpace=yes\nConstrainSwapSpace=no\n" > "$R/etc/slurm/cgroup.conf"
 mkdir -p "$R/etc/containers"
 cat > "$R/etc/containers/containers.conf" <<C
 [containers]

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +31,6 @@ WORK = {
     },
     "outputs": {"log": "stdout", "made": {"type": ["null", "File", "Directory"], "outputBinding": {"glob": "made"}}},
     "stdout": "log.txt",
-}
-FLOW = {
-    "cwlVersion": "v1.2",
-    "class": "Workflow",
-    "inputs": {"script": "File", "data": ["File", "Directory"]},
-    "steps": {"work": {"run": "work.cwl", "in": {"script": "script", "data": "data"}, "out": ["log", "made"]}},
-    "outputs": {
-        "log": {"type": "File", "outputSource": "work/log"},
-        "made": {"type": ["null", "File", "Directory"], "outputSource": "work/made"},
-    },
 }
 WORKERS = {
     "apiVersion": "apps/v1",
@@ -69,6 +59,20 @@ WORKERS = {
     },
 }
 SLURM = {"partition": "gpu", "mem": "200", "time": "00:05:00", "file": "job.sh.j2"}
+
+
+def flow(step: str) -> dict[str, Any]:
+    """Return a workflow of one step."""
+    return {
+        "cwlVersion": "v1.2",
+        "class": "Workflow",
+        "inputs": {"script": "File", "data": ["File", "Directory"]},
+        "steps": {step: {"run": "work.cwl", "in": {"script": "script", "data": "data"}, "out": ["log", "made"]}},
+        "outputs": {
+            "log": {"type": "File", "outputSource": f"{step}/log"},
+            "made": {"type": ["null", "File", "Directory"], "outputSource": f"{step}/made"},
+        },
+    }
 
 
 @dataclass
@@ -101,6 +105,8 @@ class Laptop:
     config: dict[str, Any]
     workers: dict[str, Any]
     running: subprocess.Popen[str] | None = None
+    step: str = "work"
+    environment: dict[str, str] = field(default_factory=dict)
 
     def start(self, script: str, data: Path, **environment: str) -> subprocess.Popen[str]:
         (self.folder / "script.sh").write_text(script)
@@ -110,7 +116,7 @@ class Laptop:
         }
         for name, content in (
             ("work.cwl", WORK),
-            ("flow.cwl", FLOW),
+            ("flow.cwl", flow(self.step)),
             ("job.yml", job),
             ("streamflow.yml", self.config),
         ):
@@ -124,6 +130,7 @@ class Laptop:
             "XDG_STATE_HOME": str(self.folder / "state"),
             "SLICESTREAM_RUN": self.run_id,
             "SLICESTREAM_RECORD": str(self.folder / "record.json"),
+            **self.environment,
             **environment,
         }
         self.running = subprocess.Popen(

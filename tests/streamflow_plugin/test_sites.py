@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import re
+import secrets
 import shutil
 import signal
+import subprocess
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from bed import HPC
 from streamflow_plugin.laptop import SCRATCH, Laptop
+from streamflow_plugin.wire import Wire
 
 EACH = pytest.mark.parametrize("laptop", ["hpc", "occam", "cloud"], indirect=True)
 ON_HPC, ON_OCCAM, ON_CLOUD = (
@@ -195,3 +201,122 @@ def test_a_pod_that_is_deleted_is_replaced_and_its_work_done_again(laptop: Lapto
     assert "are done again in" in outcome.said
     assert digest(outcome.out / "made") == digest(data)
     assert laptop.left() == []
+
+
+@pytest.fixture
+def wire(laptop: Laptop) -> Iterator[Wire]:
+    """The connection to the ssh sites goes over this wire."""
+    options = subprocess.run(
+        ["ssh", "-F", laptop.bed.home / ".ssh/config", "-G", HPC], capture_output=True, text=True, check=True
+    ).stdout
+    found = dict(line.split(" ", 1) for line in options.splitlines())
+    made = Wire(found["hostname"], int(found["port"]))
+    home = laptop.folder / "home"
+    shutil.copytree(laptop.bed.home / ".ssh", home / ".ssh")
+    config = home / ".ssh/config"
+    text = re.sub(
+        r"HostName .*",
+        f"HostName 127.0.0.1\n  Port {made.port}\n  HostKeyAlias {found['hostname']}",
+        config.read_text(),
+    )
+    config.write_text(text)
+    laptop.environment["HOME"] = str(home)
+    yield made
+    made.cut()
+
+
+@pytest.mark.parametrize("laptop", ["hpc", "occam"], indirect=True)
+def test_a_connection_lost_for_ten_seconds_while_a_file_is_sent_changes_nothing(
+    laptop: Laptop, wire: Wire, tmp_path: Path
+) -> None:
+    data = tmp_path / "big.bin"
+    data.write_bytes(secrets.token_bytes(1 << 20) * 150)
+    running = laptop.start('echo here > here; sleep 3; cp "$1" made', data)
+    _wait_until(lambda: wire.passed > 30_000_000)
+    wire.cut()
+    time.sleep(10)
+    wire.mend()
+    outcome = laptop.end(running)
+    assert outcome.status == 0, outcome.said
+    assert "trying again" in outcome.said
+    assert digest(outcome.out / "made") == digest(data)
+    assert laptop.left() == []
+
+
+@pytest.mark.parametrize("laptop", ["hpc", "occam"], indirect=True)
+def test_a_connection_lost_while_a_job_runs_changes_nothing(laptop: Laptop, wire: Wire, data: Path) -> None:
+    running = laptop.start('echo here > here; sleep 6; cp "$1" made', data)
+    _started(laptop)
+    wire.cut()
+    time.sleep(3)
+    wire.mend()
+    outcome = laptop.end(running)
+    assert outcome.status == 0, outcome.said
+    assert digest(outcome.out / "made") == digest(data)
+    assert len(laptop.wait_for(f"echo n; ls {SCRATCH}/plugin-tests | grep -c {laptop.run_id} || true").split()) == 2
+    assert laptop.left() == []
+
+
+def _wait_until(met: Callable[[], bool], *, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not met():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("laptop", ["occam", "cloud"], indirect=True)
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_changes_on_its_way_stops_the_run_with_its_name(laptop: Laptop, data: Path, kind: str) -> None:
+    made = "made" if kind == "file" else "made/part"
+    changes = f"while sleep 0.01; do echo x >> {made}; done"
+    script = f'mkdir -p "$(dirname {made})"; cp "$1" {made}; setsid sh -c "{changes}" </dev/null >/dev/null 2>&1 &'
+    outcome = laptop.run(script, data)
+    assert outcome.status == 1, outcome.said
+    assert any("made" in error for error in outcome.errors), outcome.errors
+    assert laptop.left() == []
+
+
+def test_the_next_run_removes_what_a_killed_one_left(laptop: Laptop, data: Path) -> None:
+    running = laptop.start("echo here > here; sleep 300", data)
+    _started(laptop)
+    running.kill()
+    running.communicate()
+    assert laptop.left() != []
+    killed, laptop.run_id = laptop.run_id, secrets.token_hex(6)
+    outcome = laptop.run("true", data)
+    assert outcome.status == 0, outcome.said
+    laptop.run_id = killed
+    assert laptop.left() == []
+
+
+def test_a_step_that_sees_identities_is_not_sent_anywhere(laptop: Laptop, data: Path) -> None:
+    laptop.step = "export"
+    laptop.config["workflows"]["main"]["bindings"][0]["step"] = "/export"
+    outcome = laptop.run("true", data)
+    assert outcome.status == 1
+    assert any("/export goes to deployment 'hpc' of type slurm" in error for error in outcome.errors), outcome.said
+    assert "run " + laptop.run_id not in outcome.said
+
+
+def test_an_all_local_run_registers_nothing_and_is_recorded(laptop: Laptop, data: Path) -> None:
+    laptop.config["workflows"]["main"]["bindings"] = []
+    del laptop.config["deployments"]
+    outcome = laptop.run('cp "$1" made', data, HOME=str(laptop.folder))
+    assert outcome.status == 0, outcome.said
+    assert [(job["step"], job["location"]) for job in outcome.record["jobs"]] == [("/work", "__LOCAL__")]
+    assert outcome.record["transfers"] == []
+    assert not (laptop.folder / "state").exists()
+
+
+@ON_CLOUD
+def test_two_runs_at_once_use_their_own_workers(laptop: Laptop, data: Path, tmp_path: Path) -> None:
+    other = copy.deepcopy(laptop)
+    other.folder, other.run_id = tmp_path / "other", secrets.token_hex(6)
+    other.folder.mkdir()
+    both = [one.start('cp "$1" made; sleep 2; hostname', data) for one in (laptop, other)]
+    outcomes = [one.end(running) for one, running in zip((laptop, other), both, strict=True)]
+    for one, outcome in zip((laptop, other), outcomes, strict=True):
+        assert outcome.status == 0, outcome.said
+        assert f"plugin-test-{one.run_id}-" in outcome.log
+        assert digest(outcome.out / "made") == digest(data)
+        assert one.left() == []

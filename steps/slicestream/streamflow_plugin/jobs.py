@@ -66,7 +66,7 @@ def kill_script(folder: str) -> str:
     d = shlex.quote(folder)
     return (
         f"p=$(cat {d}/pid 2>/dev/null) && grep -qs {d} /proc/$p/cmdline && "
-        f"kill -TERM -- -$p && sleep 1 && kill -KILL -- -$p 2>/dev/null; true"
+        f"kill -TERM -$p && sleep 1 && kill -KILL -$p 2>/dev/null; true"
     )
 
 

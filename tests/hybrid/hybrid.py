@@ -40,15 +40,26 @@ def kubectl(*arguments: str) -> str:
     return shell(KUBECTL, "--kubeconfig", BED / "kubernetes/kubeconfig", "-n", "slicestream", *arguments)
 
 
+def lead_paths(path: Path) -> dict[str, Any]:
+    """Return a StreamFlow file with whole paths to its templates and manifests."""
+    document: dict[str, Any] = yaml.safe_load(path.read_text())
+    for deployment in document["deployments"].values():
+        config = deployment["config"]
+        if "files" in config:
+            config["files"] = [str(path.parent / file) for file in config["files"]]
+        for name, service in config.get("services", {}).items():
+            if isinstance(service, dict):
+                service["file"] = str(path.parent / service["file"])
+            else:
+                config["services"][name] = str(path.parent / service)
+    return document
+
+
 def site_files(**changes: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """Return streamflow.yml with whole paths, after `changes` of its deployments by name."""
-    document: dict[str, Any] = yaml.safe_load((ROOT / "streamflow.yml").read_text())
-    deployments = document["deployments"]
-    train = deployments["hpc"]["config"]["services"]["train"]
-    train["file"] = str(ROOT / train["file"])
-    deployments["cloud"]["config"]["files"] = [str(ROOT / path) for path in deployments["cloud"]["config"]["files"]]
+    document = lead_paths(ROOT / "streamflow.yml")
     for name, change in changes.items():
-        change(deployments[name])
+        change(document["deployments"][name])
     return document
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import kubernetes
@@ -33,6 +36,8 @@ def cluster(context: str, *, namespace: str = "", kubeconfig: str | None = None)
     SiteError
         No such context. Inside the block also: the API does not answer, or refuses.
     """
+    # The library looks at $KUBECONFIG only once, when it is imported.
+    kubeconfig = kubeconfig or os.environ.get("KUBECONFIG") or str(Path.home() / ".kube/config")
     try:
         every, current = kubernetes.config.list_kube_config_contexts(kubeconfig)
         chosen = next((one for one in every if one["name"] == context), None) if context else current
@@ -65,7 +70,11 @@ def refusal(error: Any) -> str:
     """Return in one line what an API server answered to a request that it did not grant."""
     if error.status == 401:
         return "refuses your credentials; make 'kubectl get pods' work"
-    return f"answers {error.status} {error.reason}: {_line(error.body or '')[:300]}"
+    try:
+        said = json.loads(error.body)["message"]
+    except (TypeError, ValueError, KeyError):
+        said = error.body or error.reason
+    return f"answers {error.status}: {_line(said)[:300]}"
 
 
 def _line(error: object) -> str:

@@ -40,8 +40,8 @@ ours() {
     done
 }
 if command -v podman > /dev/null; then
-    for container in $(podman ps --all --quiet); do
-        case $(podman inspect --format '{{.Config.WorkingDir}}' "$container")/ in "$folder"/*)
+    for container in $(podman ps --all --quiet 2> /dev/null); do
+        case $(podman inspect --format "{{.Config.WorkingDir}}" "$container" 2> /dev/null)/ in "$folder"/*)
             podman rm --force --time 1 "$container" > /dev/null && echo "container $container" || exit 1;;
         esac
     done
@@ -78,14 +78,20 @@ def remove_leftovers(run: Run) -> list[str]:
 def removals(run: Run) -> Iterator[str]:
     """Yield a line for each thing when it has been removed. Raises as `remove_leftovers`, after the last."""
     failed: SiteError | None = None
-    # Jobs before folders: a login node and its queue are two places with one folder.
-    for place in sorted(run.places, key=lambda place: place.kind != "slurm"):
+    for place in _in_order(run.places):
         try:
             yield from _in_cluster(run, place) if place.kind == "kubernetes" else _behind_ssh(run, place)
         except SiteError as error:
             failed = failed or error
     if failed is not None:
         raise failed
+
+
+def _in_order(places: tuple[Place, ...]) -> list[Place]:
+    """Jobs before folders. A login node and its queue are two places with one folder, which is gone after the first."""
+    queues = [place for place in places if place.kind == "slurm"]
+    seen = {(place.host, place.folder) for place in queues}
+    return queues + [place for place in places if place.kind != "slurm" and (place.host, place.folder) not in seen]
 
 
 def _behind_ssh(run: Run, place: Place) -> Iterator[str]:

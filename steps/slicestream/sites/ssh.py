@@ -10,8 +10,8 @@ import shlex
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import paramiko
@@ -38,7 +38,6 @@ class Site:
 
     host: str
     client: paramiko.SSHClient
-    _behind: list[paramiko.SSHClient] = field(default_factory=list)  # jump hosts
 
     def run(self, script: str, *, seconds: float = COMMAND_S) -> Answer:
         """Run POSIX shell, whatever the login shell. Raises SiteError if the link breaks or time runs out."""
@@ -62,18 +61,11 @@ def connected(host: str) -> Iterator[Site]:
         No such host, no answer within 10 s, an unknown or changed host key, or no key that it accepts.
     """
     logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # its errors reach the user as ours
-    clients: list[paramiko.SSHClient] = []
-    try:
-        client = _connect(host, clients, seen=frozenset())
-        yield Site(host=host, client=client)
-    finally:
-        for client in reversed(clients):
-            client.close()
+    with ExitStack() as opened:
+        yield Site(host=host, client=_connect(host, opened, seen=frozenset()))
 
 
-def _connect(
-    host: str, clients: list[paramiko.SSHClient], *, seen: frozenset[str], through: str = ""
-) -> paramiko.SSHClient:
+def _connect(host: str, opened: ExitStack, *, seen: frozenset[str], through: str = "") -> paramiko.SSHClient:
     options = _options(host)
     if through:
         options["proxyjump"] = [through]
@@ -81,8 +73,10 @@ def _connect(
     alias = options.get("hostkeyalias", [""])[0]
     client = paramiko.SSHClient()
     client.set_missing_host_key_policy(paramiko.RejectPolicy())
-    clients.append(client)
     try:
+        link = _link(host, options, opened, seen=seen)
+        opened.callback(link.close)
+        opened.callback(client.close)  # before what it goes through
         for line in options.get("userknownhostsfile", []) + options.get("globalknownhostsfile", []):
             for path in filter(Path.is_file, (Path(one).expanduser() for one in shlex.split(line))):
                 client.load_system_host_keys(str(path))
@@ -91,7 +85,7 @@ def _connect(
             port=22 if alias else port,
             username=user,
             key_filename=_keys(options),  # type: ignore[arg-type]  # takes a list too
-            sock=_link(host, options, clients, seen=seen),
+            sock=link,
             look_for_keys=False,
             allow_agent=options.get("identityagent", [""])[0] != "none",
             timeout=CONNECT_S,
@@ -105,8 +99,8 @@ def _connect(
 
 
 def _link(
-    host: str, options: dict[str, list[str]], clients: list[paramiko.SSHClient], *, seen: frozenset[str]
-) -> socket.socket | paramiko.Channel | paramiko.ProxyCommand:
+    host: str, options: dict[str, list[str]], opened: ExitStack, *, seen: frozenset[str]
+) -> socket.socket | paramiko.Channel:
     """Return what the bytes to a host go through: a socket, a channel of its jump host, or its ProxyCommand."""
     name, port, user = options["hostname"][0], int(options["port"][0]), options["user"][0]
     jump = options.get("proxyjump", ["none"])[0]
@@ -115,13 +109,23 @@ def _link(
         before, _, last = jump.rpartition(",")
         if last in seen | {host}:
             raise SiteError(f"{host}: its ProxyJump leads back to {last}; correct ~/.ssh/config")
-        transport = _connect(last, clients, seen=seen | {host}, through=before).get_transport()
+        transport = _connect(last, opened, seen=seen | {host}, through=before).get_transport()
         assert transport is not None
         return transport.open_channel("direct-tcpip", (name, port), ("127.0.0.1", 0), timeout=CONNECT_S)
     if command != "none":
         for mark, value in (("%h", name), ("%p", str(port)), ("%r", user), ("%n", host), ("%%", "%")):
             command = command.replace(mark, value)
-        return paramiko.ProxyCommand(command)
+        ours, theirs = socket.socketpair()  # paramiko.ProxyCommand spins at the end of its command
+        with theirs:
+            process = subprocess.Popen(
+                ["sh", "-c", f"exec {command}"],  # as OpenSSH does
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
+                stderr=subprocess.DEVNULL,
+            )
+        opened.enter_context(process)  # waits for its end
+        opened.callback(process.terminate)
+        return ours
     return socket.create_connection((name, port), timeout=CONNECT_S)
 
 

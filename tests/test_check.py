@@ -175,6 +175,10 @@ BAD_SITES: dict[str, tuple[Change, str]] = {
 }
 
 
+def test_usage_quotes_what_slurm_says_of_an_unknown_partition() -> None:
+    assert f"`{BAD_SITES['unknown partition'][1].partition(': to do: ')[2]}`" in USAGE
+
+
 @pytest.mark.parametrize("case", BAD_SITES)
 def test_a_site_that_would_stop_a_run_is_said_to(
     case: str, bed: Bed, tmp_path: Path, capsys: pytest.CaptureFixture[str]

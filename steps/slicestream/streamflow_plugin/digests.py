@@ -1,6 +1,6 @@
 """One digest for a folder, here and on a site: sha256 over the sorted list of `sha256  ./path`.
 
-StreamFlow compares the checksum of each File that it moves with the token's (cwl/step.py:645), of a Directory nothing.
+StreamFlow compares the checksum of each File that it moves with the token's (cwl/step.py:657), of a Directory nothing.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Jobs that outlive the connection that started them: started in a session of their own, watched by polling.
 
-rc3 ties a job to one ssh channel or one websocket (deployment/connector/ssh.py:793, kubernetes.py:563). When that
+rc3 ties a job to one ssh channel or one websocket (deployment/connector/ssh.py:809, kubernetes.py:566). When that
 is lost, so is the job's end; and when the laptop stops, the remote process goes on. Here the job runs in a process
 group of its own, with its output and exit code in files of the run's work folder, which any connection can read.
 """

@@ -1,7 +1,7 @@
 """The kubernetes connector: workers of this run alone, deployed or refused in bounded time, copies that end.
 
 rc3 (deployment/connector/kubernetes.py) takes any running pod of the namespace whose container has the service's name
-(:454, :666), looks in `default` whatever the context says (:302), waits 60000 s for an image that is not there (:628),
+(:450, :673), looks in `default` whatever the context says (:302), waits 60000 s for an image that is not there (:638),
 never runs a command if its location has an environment (:558), and checks nothing of a stream's end.
 """
 

@@ -1,9 +1,9 @@
 """Commands in a pod: one websocket each, whose end counts only with a status.
 
-rc3 lets aiohttp's errors through (deployment/connector/kubernetes.py:563), fails with a TypeError where a connection
+rc3 lets aiohttp's errors through (deployment/connector/kubernetes.py:566), fails with a TypeError where a connection
 ends without a status (:598), joins data by `+=` on bytes, which makes long downloads quadratic (:150), drops what the
 command says on stderr and its exit code (:153), and closes a failed writer twice, where the second close waits for ever
-(:179, deployment/stream.py:24).
+(:187, deployment/stream.py:22).
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ async def _update_listing_once(
 
 
 async def _write_or_stop(src: Any, dst: Any, bufsize: int) -> None:
-    """Stop where a stream ends early; rc3 reads the end for ever (deployment/aiotarstream.py:62)."""
+    """Stop where a stream ends early; rc3 reads the end for ever (deployment/aiotarstream.py:57)."""
 
     class Reader(aiotarstream.StreamWrapper):
         async def read(self, size: int | None = None) -> bytes:

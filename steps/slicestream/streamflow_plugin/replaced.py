@@ -1,6 +1,6 @@
 """A pod that is replaced while a run uses it: what was done in it is done again in another worker, under the same name.
 
-rc3 goes on using the pod that is gone for 10 s (deployment/connector/kubernetes.py:454, `locationsCacheTTL`), its
+rc3 goes on using the pod that is gone for 10 s (deployment/connector/kubernetes.py:450, `locationsCacheTTL`), its
 failure manager gets an error of aiohttp and gives up (scheduling/scheduler.py:159), and with a shorter cache its
 recovery never ends. Here the name that StreamFlow knows a worker by stays, and stands for another pod from then on. All
 that changed the lost pod's work folder is kept in order (folders made, files sent, jobs run) and repeated there; inputs

@@ -1,8 +1,8 @@
 """The slurm connector: a job counts as done only when Slurm says COMPLETED, and carries the run's id as its name.
 
-rc3 (deployment/connector/queue_manager.py) reads only the number before ':' of ExitCode (:702), so that a job
+rc3 (deployment/connector/queue_manager.py) reads only the number before ':' of ExitCode (:722), so that a job
 cancelled, out of time or out of memory (0:15, 0:9, 0:125) is a success; it takes a failed squeue for a job that has
-ended (:722); it says nothing of Slurm's state and reason nor of the job's log; on Ctrl-C the job keeps running.
+ended (:742); it says nothing of Slurm's state and reason nor of the job's log; on Ctrl-C the job keeps running.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class SafeSlurmConnector(SlurmConnector):
         return answer[0].strip() if answer[1] == 0 else ""
 
     async def _remove_jobs(self, location: ExecutionLocation, jobs: MutableSequence[str]) -> None:
-        # undeploy gives the inner location (queue_manager.py:580), where rc3's run then looks for a further one inside
+        # undeploy gives the inner location (queue_manager.py:653), where rc3's run then looks for a further one inside
         await self.connector.run(location, ["scancel", *jobs], capture_output=True)
 
     async def _job(self, job_id: str, location: ExecutionLocation) -> JobState:

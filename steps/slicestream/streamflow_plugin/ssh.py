@@ -2,8 +2,8 @@
 
 rc3 (deployment/connector/ssh.py) passes None, [] and 22 where streamflow.yml is silent, which asyncssh takes as set, so
 that User, IdentityFile, Port and ProxyJump of ~/.ssh/config count for nothing (:73-95); after three failed connections
-it refuses the host for good (:222); it looks at no exit status of a stream (:336, :378); a job ends as soon as its
-connection does, and the remote process lives on (:793).
+it refuses the host for good (:187); it looks at no exit status of a stream (:358, :384); a job ends as soon as its
+connection does, and the remote process lives on (:809).
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ KEY := $(or $(XDG_CONFIG_HOME),$(HOME)/.config)/slicestream/pseudonym_key
 
 .PHONY: help setup demo real score segment images sites sites-down hybrid debian test lint clean
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
 
 setup: .venv/ready ## install into .venv, from requirements.lock
 .venv/ready: requirements.lock pyproject.toml

@@ -195,11 +195,11 @@ def test_usage_quotes_what_preprocess_says_of_bad_input(
 
 
 def test_usage_names_every_environment_variable_and_make_variable() -> None:
-    sources = [*ROOT.glob("steps/**/*.py"), *ROOT.glob("tests/**/*.py"), ROOT / "environments/local/run"]
+    sources = [*ROOT.glob("steps/**/*.py"), *ROOT.glob("tests/**/*.py"), *ROOT.glob("environments/*/run")]
     names = {name for path in sources for name in re.findall(r"\bSLICESTREAM_[A-Z]+\b", path.read_text("utf-8"))}
     makefile = page("Makefile")
     given = set(re.findall(r"\$\(([A-Z]+)\)", makefile)) | set(re.findall(r"\$\(call need,([A-Z]+)", makefile))
-    names |= given - set(re.findall(r"^([A-Z]+) :=", makefile, flags=re.M)) - {"MAKECMDGOALS", "HOME"}
+    names |= given - set(re.findall(r"^([A-Z]+) :?=", makefile, flags=re.M)) - {"MAKECMDGOALS", "MAKE", "CURDIR", "HOME", "RUN"}
     assert {"SLICESTREAM_SITE", "DATA", "MODEL", "NAME"} <= names
     assert not names - in_backticks(page("docs/usage.md"))
 
@@ -228,8 +228,8 @@ def test_every_path_in_backticks_exists(name: str) -> None:
 
 
 def test_every_make_target_that_a_page_shows_exists() -> None:
-    targets = set(re.findall(r"^([a-z]+):", page("Makefile"), flags=re.M))
-    shown = {target for name in PAGES for target in re.findall(r"^make ([a-z]+)", page(name), flags=re.M)}
+    targets = set(re.findall(r"^([a-z-]+):", page("Makefile"), flags=re.M))
+    shown = {target for name in PAGES for target in re.findall(r"^make ([a-z-]+)", page(name), flags=re.M)}
     shown |= {text.split()[1] for name in PAGES for text in in_backticks(page(name)) if text.startswith("make ")}
     assert {"demo", "test", "real", "score", "segment"} <= shown
     assert not shown - targets

@@ -82,11 +82,12 @@ def test_a_missing_remote_file_is_an_error_and_leaves_nothing_here(there: Any, t
     assert not (tmp_path / "got").exists()
 
 
+@pytest.mark.parametrize("there", ["ssh"], indirect=True)
 def test_a_file_that_cannot_be_read_there_is_an_error(there: Any, tmp_path: Path) -> None:
     async def fetch(connector: Any, location: ExecutionLocation) -> None:
-        await connector.copy_remote_to_local("/proc/self/mem", str(tmp_path / "got"), location)
+        await connector.copy_remote_to_local("/etc/shadow", str(tmp_path / "got"), location)
 
-    with pytest.raises(SiteError):
+    with pytest.raises(SiteError, match="Permission denied"):
         there(fetch)
     assert not (tmp_path / "got").exists()
 

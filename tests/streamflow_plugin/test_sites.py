@@ -164,6 +164,7 @@ def test_a_wrong_host_key_is_one_line_and_nothing_is_sent(laptop: Laptop, data: 
     outcome = laptop.run("true", data, HOME=str(home), seconds=60)
     assert outcome.status == 1
     assert any("slicestream-hpc: host key is not" in error and "\n" not in error for error in outcome.errors)
+    assert laptop.left() == []
 
 
 @ON_CLOUD

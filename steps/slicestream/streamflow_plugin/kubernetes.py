@@ -30,13 +30,14 @@ from slicestream.streamflow_plugin.faults import PodGoneError, SiteError, SiteUn
 from slicestream.streamflow_plugin.jobs import DetachedJobs
 from slicestream.streamflow_plugin.manifests import LABEL, of_run, read_manifests, workers
 from slicestream.streamflow_plugin.pod_exec import LOST, ExecStream
-from slicestream.streamflow_plugin.pods import ready, stuck, unready
+from slicestream.streamflow_plugin.pods import message, ready, stuck, unready
 from slicestream.streamflow_plugin.replaced import Redo, Workers, changes
 from slicestream.streamflow_plugin.session import current, patiently
 from slicestream.streamflow_plugin.transfers import SafeTransfers, closing_streams
 
 PROTOCOL = {"sec-websocket-protocol": "v5.channel.k8s.io"}
 POLL_S = 1.0
+BUFFER = 1 << 20  # bytes; rc3's default of 32 MiB is joined from pieces of 32 kB, at a cost that grows with its square
 EXEC_S = 30.0  # for a websocket to open
 
 
@@ -47,6 +48,7 @@ class SafeKubernetesConnector(SafeTransfers, DetachedJobs, KubernetesConnector):
         super().__init__(*args, **kwargs)
         self.selector = f"{LABEL}={current().id}"
         self._over = False
+        self.transferBufferSize: int = min(kwargs.get("transferBufferSize", BUFFER), BUFFER)
         self.workers = Workers(self._ready_names)
 
     async def deploy(self, external: bool) -> None:
@@ -59,11 +61,19 @@ class SafeKubernetesConnector(SafeTransfers, DetachedJobs, KubernetesConnector):
         """
         current().check_open()
         try:
+            await self._deploy(external)
+        except BaseException:
+            await KubernetesBaseConnector.undeploy(self, external)
+            raise
+
+    async def _deploy(self, external: bool) -> None:
+        try:
             self.namespace: str = self.namespace or self._context_namespace()
             await KubernetesBaseConnector.deploy(self, external)
             if external:
                 return
             objects = of_run(read_manifests(self.files), current().id, namespace=self.namespace)
+            current().reached.add(self.kubeContext or "")
             for one in objects:
                 await create_from_dict(self.client.api_client, one, namespace=self.namespace)
             await self._all_ready(workers(objects))
@@ -125,7 +135,7 @@ class SafeKubernetesConnector(SafeTransfers, DetachedJobs, KubernetesConnector):
         return f"{failed[0].reason}: {' '.join(failed[0].message.split())}" if failed else None
 
     def _refused(self, error: ApiException) -> SiteError:
-        said = " ".join(str(getattr(error, "body", "") or error.reason).split())[:400]
+        said = message(error)
         if error.status in (429, 500, 502, 503, 504):
             return SiteUnreachableError(f"{self.deployment_name}: API server: {error.status} {said}")
         return SiteError(

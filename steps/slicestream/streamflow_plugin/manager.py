@@ -111,6 +111,7 @@ class RunManager(DefaultDeploymentManager):
     async def _remove(self) -> None:
         run = current().run
         assert run is not None
+        run.places = tuple(place for place in run.places if place.host in current().reached)  # elsewhere is nothing
         try:
             await asyncio.wait_for(asyncio.to_thread(remove, run), END_S)
             run.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 # States in which a container stays until somebody acts. ErrImagePull may yet pass, ImagePullBackOff is its second time.
@@ -45,6 +46,14 @@ def unready(pod: Any) -> str:
             said = " ".join((status.state.waiting.message or "").split())
             return f"pod {pod.metadata.name}: {status.state.waiting.reason} {said}".strip()
     return f"pod {pod.metadata.name}: {pod.status.phase}, not ready"
+
+
+def message(error: Any) -> str:
+    """Return in one line what an API server answered to a request that it did not grant."""
+    text = str(getattr(error, "body", None) or error.reason)
+    with suppress(ValueError, KeyError, TypeError):  # not every answer is a Status
+        text = str(json.loads(text)["message"])
+    return " ".join(text.split())[:400]
 
 
 def parse_status(text: str) -> tuple[int, str] | None:

@@ -31,6 +31,9 @@ class Session:
         self.run: Run | None = None
         self.ending = False
         self.record = RunRecord(self.id)
+        self.reached: set[str] = (
+            set()
+        )  # ssh hosts that were logged in to, Kubernetes contexts that were asked for objects
 
     def check_open(self) -> None:
         """Refuse new work on a site once the run is ending, so that nothing is made behind the removal's back."""

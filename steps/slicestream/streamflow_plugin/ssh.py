@@ -78,7 +78,9 @@ class ConfigSSHContext(SSHContext):
         if self._ssh_connection is not None and self._ssh_connection.is_closed():
             await self.reset()
         try:
-            return await super().get_connection()
+            connection = await super().get_connection()
+            current().reached.add(self.get_hostname())
+            return connection
         except LOST as error:
             await self.reset()
             raise ssh_error(self.get_hostname(), error) from error

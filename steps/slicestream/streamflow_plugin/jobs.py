@@ -18,7 +18,7 @@ from streamflow.core.deployment import ExecutionLocation
 from streamflow.deployment.connector.base import BaseConnector
 from streamflow.log_handler import logger
 
-from slicestream.streamflow_plugin.faults import SiteError
+from slicestream.streamflow_plugin.faults import SiteError, SiteUnreachableError
 from slicestream.streamflow_plugin.session import current, patiently
 
 FIRST_POLL_S, LONGEST_POLL_S = 0.2, 2.0
@@ -151,6 +151,11 @@ class DetachedJobs(BaseConnector):
         async def write() -> None:
             async with await self.get_stream_writer(["cat", ">", job.path("run.sh")], job.location) as writer:
                 await writer.write(command.encode())
+            arrived = await self._shell(job, f"wc -c < {job.path('run.sh')}")
+            if arrived.strip() != str(
+                len(command.encode())
+            ):  # containerd may close a short stdin before it has read it
+                raise SiteUnreachableError(f"{arrived.strip()} of {len(command.encode())} bytes of the script arrived")
 
         await patiently(write, what=f"starting a job on {job.location}")
         await self._shell(job, start_script(job.folder, shell_of(command)))

@@ -22,9 +22,9 @@ from kubernetes_asyncio.config.kube_config import list_kube_config_contexts
 from kubernetes_asyncio.utils import FailToCreateError, create_from_dict
 from streamflow.core import utils
 from streamflow.core.data import StreamWrapper
-from streamflow.core.deployment import ExecutionLocation
+from streamflow.core.deployment import ExecutionLocation, Shell
 from streamflow.core.scheduling import AvailableLocation
-from streamflow.deployment.connector.kubernetes import KubernetesBaseConnector, KubernetesConnector
+from streamflow.deployment.connector.kubernetes import KubernetesBaseConnector, KubernetesConnector, KubernetesShell
 
 from slicestream.streamflow_plugin.faults import PodGoneError, SiteError, SiteUnreachableError
 from slicestream.streamflow_plugin.jobs import DetachedJobs
@@ -180,7 +180,9 @@ class SafeKubernetesConnector(SafeTransfers, DetachedJobs, KubernetesConnector):
         """Return a writer to the command's stdin."""
         if command[0] == "tee":  # StreamFlow's own way to write a literal (data/remotepath.py:919)
             self.workers.forbid(location)
-        return self._stream(command, location, stdin=True)
+        # A command that ends before its input breaks the connection before its status comes: the rest is read away.
+        drained = ["{", *command, ";", "}", ";", "rc=$?;", "cat", ">/dev/null;", "exit", "$rc"]
+        return self._stream(drained, location, stdin=True)
 
     @contextlib.asynccontextmanager
     async def _stream(
@@ -193,6 +195,13 @@ class SafeKubernetesConnector(SafeTransfers, DetachedJobs, KubernetesConnector):
     async def _exec(
         self, command: str, location: ExecutionLocation, *, stdin: bool = False
     ) -> AsyncIterator[ExecStream]:
+        socket = await self._open(command, location, stdin=stdin)
+        try:
+            yield ExecStream(socket, str(location))
+        finally:
+            await socket.close()
+
+    async def _open(self, command: str, location: ExecutionLocation, *, stdin: bool) -> aiohttp.ClientWebSocketResponse:
         if self._over or self.client_ws is None:
             raise SiteError(f"{location}: the run is ending")
         actual = self.workers.now(location.name)
@@ -212,13 +221,27 @@ class SafeKubernetesConnector(SafeTransfers, DetachedJobs, KubernetesConnector):
                 _preload_content=False,
             )
             async with asyncio.timeout(EXEC_S):
-                socket = await request.__aenter__()
+                return await request.__aenter__()
         except LOST as error:
             raise await self._why(error, location, actual) from error
+
+    async def _create_shell(self, command: MutableSequence[str], location: ExecutionLocation) -> Shell:
+        socket = await self._open("exec sh", location, stdin=True)
+        return KubernetesShell(command=command, buffer_size=self.transferBufferSize, stream=socket)
+
+    async def _in_shell(self, location: ExecutionLocation, text: str, timeout: int | None) -> tuple[str, int]:
+        """Run a command in the worker's kept shell, which is 20 times as quick as a websocket for each."""
+        actual = self.workers.now(location.name)
         try:
-            yield ExecStream(socket, str(location))
-        finally:
-            await socket.close()
+            shell = await self.get_shell(command=["sh"], location=location)
+            answer: tuple[str, int] = await shell.execute([f"({text})"], capture_output=True, timeout=timeout)
+            return answer
+        except Exception as error:  # the kept shell is of no more use, whatever it was
+            self._shells.pop(location.name, None)
+            cause = error if isinstance(error, SiteError) else error.__cause__
+            if isinstance(cause, SiteError):
+                raise cause from None
+            raise await self._why(error, location, actual) from error
 
     async def _why(self, error: BaseException, location: ExecutionLocation, actual: str) -> SiteError:
         """Return what it means that an exec did not open."""
@@ -271,11 +294,7 @@ class SafeKubernetesConnector(SafeTransfers, DetachedJobs, KubernetesConnector):
             self.note(location, job)
             return done
 
-        async def once() -> tuple[str, int]:
-            async with asyncio.timeout(timeout), self._exec(text, location) as stream:
-                return await stream.answer()
-
-        answer = await patiently(once, what=f"a command on {location}")
+        answer = await patiently(lambda: self._in_shell(location, text, timeout), what=f"a command on {location}")
         if answer[1] == 0 and changes(command):
             self.note(location, lambda to: self.run(to, command, environment, workdir, capture_output=True))
         return answer

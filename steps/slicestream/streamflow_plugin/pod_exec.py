@@ -34,8 +34,8 @@ class ExecStream(BaseStreamWrapper):
         self._watch: asyncio.Task[None] | None = None
 
     async def read(self, size: int | None = None) -> bytes:
-        """Return bytes of stdout; none at the end, if the command has ended well."""
-        while not self._out and await self._receive():
+        """Return `size` bytes of stdout, fewer at its end; none after that, if the command has ended well."""
+        while (size is None or len(self._out) < size) and await self._receive():
             pass
         if not self._out:
             self._judge()
@@ -75,15 +75,6 @@ class ExecStream(BaseStreamWrapper):
 
     async def close(self) -> None:
         """Leave the end to the owner of the stream, who sees whether its block ended well."""
-
-    async def answer(self) -> tuple[str, int]:
-        """Return all that the command says, and its exit code. Raises SiteUnreachableError if that does not come."""
-        await self._wait()
-        if (ended := parse_status(self._status.decode())) is None:
-            raise SiteUnreachableError(f"{self.name}: connection lost")
-        if ended[0] < 0:
-            raise SiteUnreachableError(f"{self.name}: {ended[1]}")
-        return (self._out + self._said).decode(errors="replace").strip(), ended[0]
 
     async def _wait(self) -> None:
         self._watch = self._watch or asyncio.create_task(self._ended())

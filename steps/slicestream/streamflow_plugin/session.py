@@ -64,8 +64,12 @@ def current() -> Session:
     return _session
 
 
-async def patiently(action: Callable[[], Awaitable[T]], *, what: str, patience_s: float = PATIENCE_S) -> T:
+async def patiently(
+    action: Callable[[], Awaitable[T]], *, what: str, patience_s: float = PATIENCE_S, again: int = 0
+) -> T:
     """Try `action` until it succeeds, while the site is out of reach and for `patience_s` at most.
+
+    After an error of another kind it is tried `again` so many times.
 
     Raises
     ------
@@ -74,7 +78,7 @@ async def patiently(action: Callable[[], Awaitable[T]], *, what: str, patience_s
     """
     loop = asyncio.get_running_loop()
     give_up = loop.time() + patience_s
-    moves = 0
+    moves = failures = 0
     while True:
         try:
             return await action()
@@ -83,10 +87,16 @@ async def patiently(action: Callable[[], Awaitable[T]], *, what: str, patience_s
                 raise
             moves += 1
             await error.recover()
+            continue
         except SiteUnreachableError as error:
             if current().ending:
                 raise
             if loop.time() + PAUSE_S > give_up:
                 raise SiteError(f"{what}: given up after {patience_s:.0f} s: {error}") from error
             logger.warning(f"{what}: {error}; trying again")
-            await asyncio.sleep(PAUSE_S)
+        except SiteError as error:
+            if current().ending or failures == again:
+                raise
+            failures += 1
+            logger.warning(f"{what}: {error}; trying again")
+        await asyncio.sleep(PAUSE_S)

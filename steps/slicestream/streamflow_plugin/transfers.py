@@ -120,7 +120,7 @@ class SafeTransfers(BaseConnector):
         target = Path(dst, posixpath.basename(src)) if Path(dst).is_dir() else Path(dst)
         existed, start = target.exists(), time.monotonic()
         try:
-            size = await patiently(lambda: self._fetch(src, dst, location), what=what)
+            size = await patiently(lambda: self._fetch(src, dst, location), what=what, again=1)
             await self._same(await remote_tree(self, location, src), local_tree(target), what)
         except BaseException:
             if not existed:
@@ -159,7 +159,7 @@ class SafeTransfers(BaseConnector):
     async def _redoable(
         self, location: ExecutionLocation, action: Callable[[ExecutionLocation], Awaitable[int]], *, what: str
     ) -> int:
-        size = await patiently(lambda: action(location), what=what)
+        size = await patiently(lambda: action(location), what=what, again=1)
         self.note(location, action)
         return size
 

@@ -106,6 +106,7 @@ class Laptop:
     workers: dict[str, Any]
     running: subprocess.Popen[str] | None = None
     step: str = "work"
+    in_background: bool = False
     environment: dict[str, str] = field(default_factory=dict)
 
     def start(self, script: str, data: Path, **environment: str) -> subprocess.Popen[str]:
@@ -124,6 +125,8 @@ class Laptop:
         (self.folder / "workers.yaml").write_text(yaml.safe_dump(self.workers))
         (self.folder / "job.sh.j2").write_text("#!/bin/bash\nset -o pipefail\n{{ streamflow_command | safe }}\n")
         command = [str(STREAMFLOW), "run", "--outdir", str(self.folder / "out"), str(self.folder / "streamflow.yml")]
+        # As a job in the background of a script: SIGINT is ignored from the start.
+        ignoring = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"] if self.in_background else []
         given = {
             **os.environ,
             **self.bed.environment,
@@ -134,7 +137,12 @@ class Laptop:
             **environment,
         }
         self.running = subprocess.Popen(
-            command, env=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+            ignoring + command,
+            env=given,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
         )
         return self.running
 

@@ -107,6 +107,8 @@ class RunManager(DefaultDeploymentManager):
             _end_children()
             await self._remove()
         session.record.write()
+        if session.stopped:
+            raise KeyboardInterrupt  # as asyncio does after Ctrl-C
 
     async def _remove(self) -> None:
         run = current().run
@@ -159,9 +161,17 @@ def _inner(deployment: Any) -> str | None:
 
 
 def _catch_signals() -> None:
-    """SIGTERM and SIGHUP end the run as Ctrl-C does, with everything removed."""
+    """SIGTERM and SIGHUP end the run as Ctrl-C does, also where SIGINT is ignored, as in a job in the background."""
+    running = asyncio.all_tasks()
+    main = next(one for one in running if getattr(one.get_coro(), "__name__", "") == "_async_run")
+    loop = asyncio.get_running_loop()
+
+    def stop(*_: Any) -> None:
+        current().stopped = True
+        loop.call_soon_threadsafe(main.cancel)
+
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+        signal.signal(number, stop)
     before = sys.excepthook
 
     def hook(kind: Any, error: Any, trace: Any) -> None:

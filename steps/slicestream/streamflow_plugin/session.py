@@ -30,6 +30,7 @@ class Session:
         self.id = os.environ.get("SLICESTREAM_RUN") or secrets.token_hex(6)
         self.run: Run | None = None
         self.ending = False
+        self.stopped = False  # by a signal
         self.record = RunRecord(self.id)
         self.reached: set[str] = (
             set()

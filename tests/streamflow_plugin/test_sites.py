@@ -64,7 +64,7 @@ def test_the_record_says_where_and_how_much(laptop: Laptop, data: Path) -> None:
     assert 0 < job["seconds"] < 60
     assert (job["slurm_job"] is not None) == (job["deployment"] == "hpc")
     links = {(link["source"], link["destination"]): link for link in outcome.record["transfers"]}
-    site = "login" if job["deployment"] == "hpc" else job["deployment"]
+    site = job["deployment"]
     assert links[("laptop", site)]["files"] == 2
     assert 3_000_000 <= links[(site, "laptop")]["bytes"] < 3_100_000
 

@@ -71,6 +71,7 @@ class SafeKubernetesConnector(SafeTransfers, DetachedJobs, KubernetesConnector):
             self.namespace: str = self.namespace or self._context_namespace()
             await KubernetesBaseConnector.deploy(self, external)
             if external:
+                self.selector = ""  # pods that somebody else made for this: by their container's name, as in rc3
                 return
             objects = of_run(read_manifests(self.files), current().id, namespace=self.namespace)
             current().reached.add(self.kubeContext or "")
@@ -236,8 +237,10 @@ class SafeKubernetesConnector(SafeTransfers, DetachedJobs, KubernetesConnector):
             shell = await self.get_shell(command=["sh"], location=location)
             answer: tuple[str, int] = await shell.execute([f"({text})"], capture_output=True, timeout=timeout)
             return answer
-        except Exception as error:  # the kept shell is of no more use, whatever it was
+        except BaseException as error:  # the kept shell is of no more use: what it still says belongs to this command
             self._shells.pop(location.name, None)
+            if not isinstance(error, Exception):
+                raise
             cause = error if isinstance(error, SiteError) else error.__cause__
             if isinstance(cause, SiteError):
                 raise cause from None

@@ -36,6 +36,7 @@ class RunManager(DefaultDeploymentManager):
         super().__init__(context)
         deployments = context.config.get("deployments") or {}
         self.remote = {name: one for name, one in deployments.items() if one.get("type") in REMOTE}
+        current().record.known_as = {inner: name for name, one in self.remote.items() if (inner := _inner(one))}
         self._beginning = asyncio.Lock()
         if self.remote:
             one_line_errors()

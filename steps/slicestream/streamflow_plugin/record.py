@@ -44,9 +44,11 @@ class RunRecord:
     jobs: list[JobRecord] = field(default_factory=list)
     links: dict[tuple[str, str], LinkRecord] = field(default_factory=dict)
     slurm_jobs: dict[str, str] = field(default_factory=dict)  # job name -> Slurm's id
+    known_as: dict[str, str] = field(default_factory=dict)  # login node's deployment -> that of the queue behind it
 
     def moved(self, source: str, destination: str, *, size: int, seconds: float) -> None:
         """Count a finished transfer of one File or Directory of `size` bytes."""
+        source, destination = (self.known_as.get(name, name) for name in (source, destination))
         link = self.links.setdefault((source, destination), LinkRecord(source=source, destination=destination))
         link.bytes += size
         link.seconds = round(link.seconds + seconds, 3)

@@ -246,10 +246,10 @@ class SafeSSHConnector(SafeTransfers, DetachedJobs, SSHConnector):
             answer = await shell.execute(
                 command=command, environment=environment, workdir=workdir, capture_output=True, timeout=timeout
             )
-        except SiteError:
-            raise
-        except Exception as error:  # the kept shell is of no more use, whatever it was
+        except BaseException as error:  # the kept shell is of no more use: what it still says belongs to this command
             self._shells.pop(location.name, None)
+            if isinstance(error, SiteError) or not isinstance(error, Exception):
+                raise
             cause = error.__cause__ or error
             if isinstance(cause, SiteError):
                 raise cause from None

@@ -61,9 +61,9 @@ WORKERS = {
 SLURM = {"partition": "gpu", "mem": "200", "time": "00:05:00", "file": "job.sh.j2"}
 
 
-def flow(step: str) -> dict[str, Any]:
-    """Return a workflow of one step."""
-    return {
+def flow(step: str, *, scattered: bool = False) -> dict[str, Any]:
+    """Return a workflow of one step; scattered: of two jobs of it at once, on the same data."""
+    document: dict[str, Any] = {
         "cwlVersion": "v1.2",
         "class": "Workflow",
         "inputs": {"script": "File", "data": ["File", "Directory"]},
@@ -73,6 +73,12 @@ def flow(step: str) -> dict[str, Any]:
             "made": {"type": ["null", "File", "Directory"], "outputSource": f"{step}/made"},
         },
     }
+    if scattered:
+        document["requirements"] = {"ScatterFeatureRequirement": {}}
+        document["inputs"]["script"] = "File[]"
+        document["steps"][step]["scatter"] = "script"
+        document["outputs"] = {"log": {"type": "File[]", "outputSource": f"{step}/log"}}
+    return document
 
 
 @dataclass
@@ -107,17 +113,19 @@ class Laptop:
     running: subprocess.Popen[str] | None = None
     step: str = "work"
     in_background: bool = False
+    scattered: bool = False
     environment: dict[str, str] = field(default_factory=dict)
 
     def start(self, script: str, data: Path, **environment: str) -> subprocess.Popen[str]:
         (self.folder / "script.sh").write_text(script)
+        path = {"class": "File", "path": str(self.folder / "script.sh")}
         job = {
-            "script": {"class": "File", "path": str(self.folder / "script.sh")},
+            "script": [path, path] if self.scattered else path,
             "data": {"class": "Directory" if data.is_dir() else "File", "path": str(data)},
         }
         for name, content in (
             ("work.cwl", WORK),
-            ("flow.cwl", flow(self.step)),
+            ("flow.cwl", flow(self.step, scattered=self.scattered)),
             ("job.yml", job),
             ("streamflow.yml", self.config),
         ):

@@ -52,6 +52,18 @@ def test_a_directory_with_directories_comes_back_as_it_went(laptop: Laptop, tmp_
     assert files == {name: name for name in ("a.txt", "sub/b.txt", "sub/sub/c d.txt")}
 
 
+@ON_CLOUD
+def test_a_directory_that_one_worker_gets_from_another_is_there_as_it_was(laptop: Laptop, tmp_path: Path) -> None:
+    (tmp_path / "tree/sub/sub").mkdir(parents=True)
+    (tmp_path / "tree/sub/sub/c").write_text("c")
+    laptop.workers["spec"]["replicas"] = 2
+    laptop.scattered = True
+    outcome = laptop.run('cd "$1"; find . -type f; sleep 3', tmp_path / "tree")
+    assert outcome.status == 0, outcome.said
+    assert len({job["location"] for job in outcome.record["jobs"]}) == 2
+    assert [path.read_text() for path in outcome.out.glob("log*")] == ["./sub/sub/c\n"] * 2
+
+
 def _files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 

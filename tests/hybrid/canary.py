@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import csv
-import gzip
 import hashlib
+import io
 import os
 import re
 import shutil
@@ -25,6 +25,7 @@ UID = "1.2.826.0.1.3680043.10.1.424242"
 DATE = "19170403"
 NUMBER = "417.2519"  # of the real origin, mm
 PLAIN = (WORD, UID, DATE, NUMBER)
+MOST_PACKED = 1 << 24  # bytes of a file that are looked through for packed members
 NAMES = [
     *("PatientName", "PatientID", "AccessionNumber", "StudyID", "InstitutionName", "StudyDescription", "StationName"),
     *("SeriesDescription", "OtherPatientIDs", "PatientComments", "ReferringPhysicianName", "OperatorsName"),
@@ -63,7 +64,7 @@ def mark_header(path: Path, number: int) -> set[str]:
     image = dcmread(path)
     patient = image.PatientID
     for name in NAMES:
-        setattr(image, name, f"{WORD}{name[:4]}{patient}"[:16])
+        setattr(image, name, f"{WORD}{name[:4]}{patient[-4:]}")
     for name in DATES:
         setattr(image, name, DATE)
     for name in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID"):
@@ -116,7 +117,7 @@ def search(data: bytes, wanted: dict[bytes, str]) -> set[str]:
 
 def unpacked(data: bytes, depth: int = 3) -> Iterator[bytes]:
     """Yield `data` and what zip, gzip, zlib and Blosc2 members of it hold."""
-    yield data
+    yield data.rstrip(b"\0")  # logs are laid out in advance
     if not depth:
         return
     for inner in members(data):
@@ -126,16 +127,17 @@ def unpacked(data: bytes, depth: int = 3) -> Iterator[bytes]:
 def members(data: bytes) -> Iterator[bytes]:
     """Yield the decompressed members of `data`."""
     if data[:4] == b"PK\3\4":
-        import io
-
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             for name in archive.namelist():
                 yield name.encode()
                 yield archive.read(name)
-    for match in re.finditer(rb"\x1f\x8b\x08|\x78[\x01\x5e\x9c\xda]", data[: 1 << 22]):
-        try:
-            yield zlib.decompressobj(47).decompress(data[match.start() :])
-        except (zlib.error, gzip.BadGzipFile):
+    whole = memoryview(data)
+    for match in re.finditer(rb"\x1f\x8b\x08|\x78[\x01\x5e\x9c\xda]", data[:MOST_PACKED]):
+        try:  # most matches are chance: a little first
+            if len(zlib.decompressobj(47).decompress(whole[match.start() : match.start() + 4096])) < 16:
+                continue
+            yield zlib.decompressobj(47).decompress(whole[match.start() :])
+        except zlib.error:
             continue
     frames = data.find(b"b2frame\0")
     if frames >= 2 and frames < 16:
@@ -145,15 +147,17 @@ def members(data: bytes) -> Iterator[bytes]:
 class Watch(threading.Thread):
     """Keeps, as hard links, files that appear under `folders`, and the sites' command lines and environments."""
 
-    def __init__(self, folders: list[Path], keep: Path) -> None:
+    def __init__(self, folders: list[Path], keeps: list[Path]) -> None:
+        """`keeps`: where the links go, one folder per mount, because a link cannot cross one."""
         super().__init__(daemon=True)
-        self.folders, self.keep = folders, keep
+        self.folders, self.keeps = folders, keeps
         self.spoken: set[bytes] = set()
         self.rounds = 0
         self._stop_asked = threading.Event()
         self._seen: set[tuple[int, int]] = set()
         self._laptop = str(Path("/proc/self/ns/pid").readlink())
-        keep.mkdir(parents=True)
+        for keep in keeps:
+            keep.mkdir(parents=True)
 
     def run(self) -> None:
         while not self._stop_asked.wait(0.1):
@@ -180,12 +184,22 @@ class Watch(threading.Thread):
     def _hold(self, path: Path) -> None:
         try:
             status = path.lstat()
-            if (status.st_dev, status.st_ino) not in self._seen:
-                os.link(path, self.keep / f"{status.st_ino}-{path.name}"[:200], follow_symlinks=False)
-                self._seen.add((status.st_dev, status.st_ino))
         except OSError:
             return
+        if (status.st_dev, status.st_ino) in self._seen:
+            return
+        for keep in self.keeps:
+            try:
+                os.link(path, keep / f"{status.st_ino}-{path.name}"[:200], follow_symlinks=False)
+            except OSError:
+                continue
+            self._seen.add((status.st_dev, status.st_ino))
 
-    def names(self) -> list[str]:
-        """Return the names of the files kept."""
-        return sorted(path.name.split("-", 1)[1] for path in self.keep.iterdir())
+    def kept(self) -> list[Path]:
+        """Return the links."""
+        return sorted(path for keep in self.keeps for path in keep.iterdir())
+
+    def clear(self) -> None:
+        """Remove the links."""
+        for keep in self.keeps:
+            shutil.rmtree(keep, ignore_errors=True)

@@ -44,14 +44,14 @@ def searched(cohort: Path, room: Path, **environment: str) -> set[str]:
     key = shutil.copy(cohort / "pseudonym_key", room / "key")
     wanted = needles(identities)
     began = time.time()
-    watch = Watch(SENT, BED / f"watch-{room.name}")
+    watch = Watch(SENT, [folder / f"watch-{room.name}" for folder in (BED, BED / "kubernetes/var/kubelet")])
     watch.start()
     try:
         inputs = {"cohort": room / "marked", "pseudonym_key": key, "recipe": "phantom", "epochs": 1, "threads": 1}
         run = start(room / "run", "main", inputs, **environment)
         assert run.wait() == 0, run.said()[-3000:]
         watch.stop()
-        names = " ".join(watch.names())
+        names = " ".join(path.name for path in watch.kept())
         assert "training-" in names, names
         assert ".volume" in names, names
         assert any(b"slicestream\0train" in spoken for spoken in watch.spoken)
@@ -59,11 +59,11 @@ def searched(cohort: Path, room: Path, **environment: str) -> set[str]:
         records = on_site("scontrol", "show", "job", "--details") + kubectl("get", "events,pods", "-o", "yaml")
         found |= search(records.encode(), wanted)
         changed = [path for folder in DISKS for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
-        for path in [*watch.keep.iterdir(), *(path for path in changed if path.stat().st_mtime >= began - 1)]:
+        for path in [*watch.kept(), *(path for path in changed if path.stat().st_mtime >= began - 1)]:
             found |= search(path.name.encode() + b"\n" + path.read_bytes(), wanted)
         return found
     finally:
-        shutil.rmtree(watch.keep, ignore_errors=True)
+        watch.clear()
 
 
 def test_a_mark_is_found_plain_coded_hashed_and_packed() -> None:

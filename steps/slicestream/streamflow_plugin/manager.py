@@ -1,7 +1,7 @@
 """The deployment manager: begins a run when a remote deployment is first used, and removes all of it at the end.
 
 rc3 removes no work directory, leaves everything behind on SIGTERM, and leaves what is still being deployed on Ctrl-C
-(deployment/future.py:222, main.py:228).
+(deployment/future.py:222, main.py:188).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Copies to, from and between sites that are whole or an error, in bounded time.
 
 rc3 looks at no exit status of either end, so a `tar` that fails reads as a short but complete copy
-(deployment/connector/base.py:69, 121, 215; kubernetes.py:140), waits for ever when `tar` in the pod fails
+(deployment/connector/base.py:69, 215; kubernetes.py:140), waits for ever when `tar` in the pod fails
 (deployment/stream.py:22), turns for ever when a stream ends early (aiotarstream.py:57), sends the user's name and
 number in tar headers (aiotarstream.py:998) and tries nothing a second time.
 """

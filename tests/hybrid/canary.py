@@ -47,11 +47,9 @@ def plant(cohort: Path, marked: Path) -> set[str]:
                 row[kind] = str(Path(*(f"{WORD}{part}" for part in old.parts)))
                 (marked / row[kind]).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(cohort / old, marked / row[kind])
-        identities |= mark_header(marked / row["image"], number) | {
-            row["patientID"],
-            row["image"],
-            Path(row["image"]).name,
-        }
+        values = mark_header(marked / row["image"], number) | {row["image"], Path(row["image"]).name}
+        if row["patientID"] not in identities:  # of each patient one file's values are enough to look for as hashes
+            identities |= values | {row["patientID"]}
     with (marked / "dataset.csv").open("w", newline="") as text:
         writer = csv.DictWriter(text, list(rows[0]))
         writer.writeheader()
@@ -134,7 +132,7 @@ def members(data: bytes) -> Iterator[bytes]:
     whole = memoryview(data)
     for match in re.finditer(rb"\x1f\x8b\x08|\x78[\x01\x5e\x9c\xda]", data[:MOST_PACKED]):
         try:  # most matches are chance: a little first
-            if len(zlib.decompressobj(47).decompress(whole[match.start() : match.start() + 4096])) < 16:
+            if not zlib.decompressobj(47).decompress(whole[match.start() : match.start() + 4096]):
                 continue
             yield zlib.decompressobj(47).decompress(whole[match.start() :])
         except zlib.error:

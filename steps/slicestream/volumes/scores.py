@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slicestream.volumes import bootstrap
+from slicestream.volumes import bootstrap, froc
 from slicestream.volumes.metrics import HIT_IOU, Case
 
 SIZES_MM = {"under_3": (0.0, 3.0), "3-10": (3.0, 10.0), "10-30": (10.0, 30.0), "30+": (30.0, math.inf)}
@@ -28,6 +28,10 @@ DEFINITIONS = {
     "size bins contain their lower bound",
     "false_positives_per_scan": "candidates that hit no reference nodule / series",
     "froc": "sensitivity and false positives per scan of the candidates with score ≥ threshold",
+    "operating_points": "the highest sensitivity of a threshold with at most so many false positives per scan, at the "
+    "seven rates of LUNA16; their mean is LUNA16's score, there with interpolation",
+    "false_positives_per_scan_at": "the fewest false positives per scan of a threshold with at least that sensitivity; "
+    "null where none reaches it",
     "interval": "95 % percentile bootstrap over patients; null with fewer than two patients",
 }
 _OVERLAPS = ("pooled", "per_slice", "per_slice_empty_is_one", "per_slice_annotated", "per_case")
@@ -61,7 +65,15 @@ def summarise(
         "cases": len(cases),
         "slices": sum(len(case.annotated) for case in cases),
         "slices_annotated": sum(int(np.count_nonzero(case.annotated)) for case in cases),
-        "froc": _froc(cases),
+        "froc": [
+            {
+                "threshold": _number(score),
+                "sensitivity": found if found is None else _number(found),
+                "false_positives_per_scan": _number(wrong),
+            }
+            for score, found, wrong in froc.curve(cases)
+        ],
+        **froc.read_off(cases, resamples=resamples),
         "bootstrap": {"resamples": resamples, "seed": bootstrap.SEED, "level": bootstrap.LEVEL, "unit": "patient"},
         "definitions": DEFINITIONS,
         "models": sorted({case.model_hash for case in cases}),
@@ -125,24 +137,6 @@ def _parts(
 def _fits(diameter_mm: float, size: str) -> bool:
     low, high = SIZES_MM.get(size, (0.0, math.inf))
     return low <= diameter_mm < high
-
-
-def _froc(cases: Sequence[Case]) -> list[dict[str, float | None]]:
-    hits = np.sort([n.score for case in cases for n in case.nodules if n.score is not None])
-    misses = np.sort([score for case in cases for score in case.false_positive_scores])
-    count = sum(len(case.nodules) for case in cases)
-    points = []
-    for threshold in sorted({*hits.tolist(), *misses.tolist()}, reverse=True):
-        found = len(hits) - int(np.searchsorted(hits, threshold))
-        wrong = len(misses) - int(np.searchsorted(misses, threshold))
-        points.append(
-            {
-                "threshold": _number(threshold),
-                "sensitivity": _number(found / count) if count else None,
-                "false_positives_per_scan": _number(wrong / len(cases)),
-            }
-        )
-    return points
 
 
 def _detail(case: Case) -> dict[str, Any]:

@@ -130,6 +130,10 @@ def _table(summary: dict[str, Any]) -> str:
     lines.append(f"{'sensitivity by FP / scan':24}{at}; mean {_text(points['mean'])}")
     for sensitivity, figure in summary["false_positives_per_scan_at"].items():
         lines.append(f"{f'FP / scan at {sensitivity}':24}{_text(figure)}")
+    volume = summary["volume_error"]
+    if volume["high"] is not None:
+        limits = f"{volume['bias']:.0f} ({volume['low']:.0f} to {volume['high']:.0f}) of {volume['count']} nodules hit"
+        lines.append(f"{'volume error, %':24}{limits}")
     if summary["not_scored"]:
         lines.append(f"not scored, for want of a reference: {len(summary['not_scored'])} series")
     return "\n".join(lines)

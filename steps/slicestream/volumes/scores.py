@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slicestream.volumes import bootstrap, froc
-from slicestream.volumes.metrics import HIT_IOU, Case
+from slicestream.volumes.metrics import HIT_IOU, Case, Nodule
 
 SIZES_MM = {"under_3": (0.0, 3.0), "3-10": (3.0, 10.0), "10-30": (10.0, 30.0), "30+": (30.0, math.inf)}
 DEFINITIONS = {
@@ -32,6 +32,8 @@ DEFINITIONS = {
     "seven rates of LUNA16; their mean is LUNA16's score, there with interpolation",
     "false_positives_per_scan_at": "the fewest false positives per scan of a threshold with at least that sensitivity; "
     "null where none reaches it",
+    "volume_error": "of the nodules hit: (found - annotated) / mean of both, percent; bias is the mean, low and high "
+    "are the limits of agreement, bias ± 1.96 standard deviations (Bland and Altman 1986)",
     "interval": "95 % percentile bootstrap over patients; null with fewer than two patients",
 }
 _OVERLAPS = ("pooled", "per_slice", "per_slice_empty_is_one", "per_slice_annotated", "per_case")
@@ -61,6 +63,7 @@ def summarise(
                 "false_positives_per_scan": figures["false positives"],
             },
         },
+        "volume_error": _volume_error([n for n in nodules if n.found_mm3 is not None]),
         "patients": len({case.patient for case in cases}),
         "cases": len(cases),
         "slices": sum(len(case.annotated) for case in cases),
@@ -139,6 +142,15 @@ def _fits(diameter_mm: float, size: str) -> bool:
     return low <= diameter_mm < high
 
 
+def _volume_error(hit: Sequence[Nodule]) -> dict[str, float | None]:
+    pairs = [(n.found_mm3, n.volume_mm3) for n in hit if n.found_mm3 is not None]
+    errors = [200 * (found - drawn) / (found + drawn) for found, drawn in pairs]
+    if not errors:
+        return {"count": 0, "bias": None, "low": None, "high": None}
+    bias, reach = float(np.mean(errors)), 1.96 * float(np.std(errors, ddof=1)) if len(errors) > 1 else math.nan
+    return {"count": len(errors), "bias": _number(bias), "low": _number(bias - reach), "high": _number(bias + reach)}
+
+
 def _detail(case: Case) -> dict[str, Any]:
     terms = _terms(case)
     shared, predicted, annotated = (int(n.sum()) for n in (case.shared, case.predicted, case.annotated))
@@ -162,6 +174,7 @@ def _detail(case: Case) -> dict[str, Any]:
                 "volume_mm3": _number(n.volume_mm3),
                 "hit": n.score is not None,
                 "score": None if n.score is None else _number(n.score),
+                "found_mm3": None if n.found_mm3 is None else _number(n.found_mm3),
             }
             for n in case.nodules
         ],

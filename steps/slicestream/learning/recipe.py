@@ -42,6 +42,27 @@ class Augmentation:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ScanShares:
+    """What a network is shown of whole scans, where the training side has any; the defaults show nothing more.
+
+    Attributes
+    ----------
+    crops : crops of scans per epoch, as a share of the training slices
+    pasted : share of these that get a nodule of another patient, in clear lung
+    revisited : share of these that are laid where the network is wrong so far, as found before each epoch; the rest
+        lies anywhere in the lungs
+    """
+
+    crops: float = 0.0
+    pasted: float = 0.0
+    revisited: float = 0.0
+
+    def __post_init__(self) -> None:
+        if min(self.crops, self.pasted, self.revisited) < 0 or self.pasted + self.revisited > 1:
+            raise ValueError(f"shares must be 0 or more, pasted and revisited together 1 at most: {self}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
     """One way of training a U-Net.
 
@@ -70,6 +91,7 @@ class Recipe:
     bce_weight: float = 1.0
     window: Window = field(default_factory=Window)
     augmentation: Augmentation = field(default_factory=Augmentation)
+    scans: ScanShares = field(default_factory=ScanShares)
 
     def __post_init__(self) -> None:
         if len(self.widths) < 2 or min(self.widths) < 1:
@@ -121,6 +143,7 @@ _LAPTOP = Recipe(
     augmentation=Augmentation(
         rotate=True, flip=True, zoom=1.25, shift_hu=40, gain=0.1, noise_hu=40, nodule_share=0.0, overhang_px=16
     ),
+    scans=ScanShares(crops=0.5, pasted=0.35, revisited=0.35),
 )
 
 # Whole scans with little texture: few channels do, crops must show places without nodules too.

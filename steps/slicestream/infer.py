@@ -53,6 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="least probability of a nodule voxel, between 0 and 1 (default: the one in the model)",
     )
     parser.add_argument(
+        "--min-score",
+        type=float,
+        help="least score of a candidate, 0 or more and under 1; 0 keeps all, for a longer FROC curve (default: the "
+        "one in the model)",
+    )
+    parser.add_argument(
         "--flips",
         action="store_true",
         help="average over four mirrored copies of each slice: steadier, four times the work (default: off)",
@@ -92,6 +98,7 @@ def run(args: argparse.Namespace) -> None:
         rule=CandidateRule(
             threshold=model.threshold if args.threshold is None else args.threshold,
             min_diameter_mm=args.min_diameter_mm,
+            min_score=model.min_score if args.min_score is None else args.min_score,
         ),
         batch_size=args.batch_size,
         flips=args.flips,
@@ -119,6 +126,10 @@ def _check(args: argparse.Namespace, threads: int) -> None:
         raise OptionError(
             f"--threshold {args.threshold:g}: need a probability between 0 and 1, both excluded. "
             "Leave it out to use the model's."
+        )
+    if args.min_score is not None and not 0 <= args.min_score < 1:
+        raise OptionError(
+            f"--min-score {args.min_score:g}: need a score from 0 to under 1. Leave it out to use the model's."
         )
     if not 0 <= args.min_diameter_mm < 1000:
         raise OptionError(f"--min-diameter-mm {args.min_diameter_mm:g}: need millimetres, 0 or more. Try 2.")
@@ -159,6 +170,7 @@ def _mask(volume: Volume, model: Model, options: _Options, progress: _Progress) 
             "connectivity": CONNECTIVITY,
             "min_diameter_mm": options.rule.min_diameter_mm,
             "min_inside": options.rule.min_inside,
+            "min_score": options.rule.min_score,
             "flips": options.flips,
             "score": "mean probability",
             "lung_mask": lungs.settings(),
@@ -180,6 +192,7 @@ def _parameters(model: Model, options: _Options) -> dict[str, Any]:
         "window_hu": [model.window.low_hu, model.window.high_hu],
         "threshold": options.rule.threshold,
         "min_diameter_mm": options.rule.min_diameter_mm,
+        "min_score": options.rule.min_score,
         "flips": options.flips,
         "lung_mask": options.lung_mask,
         "batch_size": options.batch_size,

@@ -174,7 +174,12 @@ def _write(
     from slicestream.learning.model import ModelFacts, write_model
 
     training, validation = sides
-    facts = ModelFacts(window=recipe.window, spacing_mm=training.spacing_mm, threshold=outcome.scores.threshold)
+    facts = ModelFacts(
+        window=recipe.window,
+        spacing_mm=training.spacing_mm,
+        threshold=outcome.scores.threshold,
+        min_score=outcome.min_score,
+    )
     card: dict[str, Any] = {
         "recipe": recipe.to_header(),
         "training": {

@@ -21,7 +21,7 @@ from slicestream.learning.losses import dice_and_bce
 from slicestream.learning.networks import UNet, build_unet
 from slicestream.learning.recipe import Recipe
 from slicestream.learning.scans import Scans, draw_crops, suspects
-from slicestream.learning.validation import Scores, measure
+from slicestream.learning.validation import Scores, measure, score_that_keeps
 
 THRESHOLDS = tuple(round(0.2 + 0.05 * step, 2) for step in range(13))
 
@@ -48,12 +48,16 @@ class Epoch:
 
 @dataclass(kw_only=True, slots=True)
 class Outcome:
-    """What training gave: the best weights, every epoch, scores at the threshold chosen on the validation side."""
+    """What training gave: the best weights, every epoch, scores at the threshold chosen on the validation side.
+
+    `min_score` is what the model asks of a candidate, chosen there too.
+    """
 
     network: UNet
     history: list[Epoch]
     best_epoch: int
     scores: Scores
+    min_score: float = 0.0
 
 
 @dataclass(kw_only=True, slots=True)
@@ -117,7 +121,14 @@ def train(
     state.average.load_state_dict(state.best)
     tried = measure(state.average, validation, recipe=recipe, device=device, thresholds=THRESHOLDS, flips=True)
     chosen = max(tried, key=lambda score: (round(score.quality, 6), -abs(score.threshold - 0.5)))
-    return Outcome(network=state.average, history=state.history, best_epoch=state.best_epoch, scores=chosen)
+    least = 0.0
+    if recipe.kept is not None:
+        least = score_that_keeps(
+            state.average, validation, recipe=recipe, device=device, threshold=chosen.threshold, share=recipe.kept
+        )
+    return Outcome(
+        network=state.average, history=state.history, best_epoch=state.best_epoch, scores=chosen, min_score=least
+    )
 
 
 def _start(recipe: Recipe, seed: int, device: Device) -> _State:

@@ -47,6 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="slices per run of the network: each more of 512 × 512 needs about 0.3 GB, the masks stay the same "
         "(default 2)",
     )
+    _add_rules(parser)
+    parser.add_argument("--threads", type=int, help="CPU threads (default: all cores this process may use)")
+    parser.add_argument("--out", type=Path, default=Path(), help="folder for the masks (default: here)")
+
+
+def _add_rules(parser: argparse.ArgumentParser) -> None:
+    """Declare what decides on candidates."""
     parser.add_argument(
         "--threshold",
         type=float,
@@ -75,8 +82,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keep candidates that lie outside the lungs with over three quarters of their voxels "
         "(where the field of view is under 220 mm the mask is off anyway)",
     )
-    parser.add_argument("--threads", type=int, help="CPU threads (default: all cores this process may use)")
-    parser.add_argument("--out", type=Path, default=Path(), help="folder for the masks (default: here)")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

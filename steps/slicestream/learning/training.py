@@ -118,6 +118,11 @@ def train(
             state.best = {name: tensor.clone() for name, tensor in state.average.state_dict().items()}
         checkpoint.save(_saved(state))
         on_epoch(state.history)
+    return _outcome(state, validation, recipe=recipe, device=device)
+
+
+def _outcome(state: _State, validation: SliceSet, *, recipe: Recipe, device: Device) -> Outcome:
+    """Take the best weights; choose the threshold, and with it the least score of a candidate."""
     state.average.load_state_dict(state.best)
     tried = measure(state.average, validation, recipe=recipe, device=device, thresholds=THRESHOLDS, flips=True)
     chosen = max(tried, key=lambda score: (round(score.quality, 6), -abs(score.threshold - 0.5)))

@@ -68,14 +68,7 @@ def summarise(
         "cases": len(cases),
         "slices": sum(len(case.annotated) for case in cases),
         "slices_annotated": sum(int(np.count_nonzero(case.annotated)) for case in cases),
-        "froc": [
-            {
-                "threshold": _number(score),
-                "sensitivity": found if found is None else _number(found),
-                "false_positives_per_scan": _number(wrong),
-            }
-            for score, found, wrong in froc.curve(cases)
-        ],
+        "froc": [_point(*point) for point in froc.curve(cases)],
         **froc.read_off(cases, resamples=resamples),
         "bootstrap": {"resamples": resamples, "seed": bootstrap.SEED, "level": bootstrap.LEVEL, "unit": "patient"},
         "definitions": DEFINITIONS,
@@ -140,6 +133,11 @@ def _parts(
 def _fits(diameter_mm: float, size: str) -> bool:
     low, high = SIZES_MM.get(size, (0.0, math.inf))
     return low <= diameter_mm < high
+
+
+def _point(score: float, sensitivity: float | None, rate: float) -> dict[str, float | None]:
+    found = None if sensitivity is None else _number(sensitivity)
+    return {"threshold": _number(score), "sensitivity": found, "false_positives_per_scan": _number(rate)}
 
 
 def _volume_error(hit: Sequence[Nodule]) -> dict[str, float | None]:

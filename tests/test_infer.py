@@ -101,6 +101,20 @@ def test_progress_is_on_stderr_and_stdout_is_left_alone(tmp_path, model, written
     assert "infer: volume 1/1, 12 slices: 2 candidates" in said.err
 
 
+def test_least_score_is_the_models_unless_told_otherwise(tmp_path, written):
+    model = write_random_model(tmp_path / "random.onnx")
+    found = {}
+    for least in ("0", "0.9999"):
+        _, out = infer(tmp_path, model, written, options=["--threshold", "0.4", "--min-score", least])
+        found[least] = read_mask(out / written.with_suffix(".mask").name, "mask")
+    assert len(found["0"].candidates) > len(found["0.9999"].candidates)
+    assert found["0.9999"].settings["min_score"] == 0.9999
+    assert found["0.9999"].settings["dropped"]["low_score"] > 0
+    picky = write_hu_model(tmp_path / "picky.onnx", min_score="0.25")
+    _, out = infer(tmp_path, picky, written)
+    assert read_mask(out / written.with_suffix(".mask").name, "mask").settings["min_score"] == 0.25
+
+
 def test_small_components_go_by_the_stated_diameter(tmp_path, model, written):
     _, out = infer(tmp_path, model, written, options=["--min-diameter-mm", "12"])
     mask = read_mask(out / written.with_suffix(".mask").name, "mask")
@@ -112,6 +126,8 @@ def test_small_components_go_by_the_stated_diameter(tmp_path, model, written):
     ("options", "message"),
     [
         (["--batch-size", "0"], "--batch-size 0: need a whole number of slices, 1 or more"),
+        (["--min-score", "1"], "--min-score 1: need a score from 0 to under 1"),
+        (["--min-score", "-0.1"], "--min-score -0.1: need"),
         (["--threshold", "0"], "--threshold 0: need a probability between 0 and 1"),
         (["--threshold", "1"], "--threshold 1: need"),
         (["--threshold", "nan"], "--threshold nan: need"),

@@ -112,6 +112,52 @@ def test_every_mask_is_trained_on_and_a_share_of_the_rest(tmp_path: Path) -> Non
         assert low <= sum(len(stack.hu) for stack in stacks) - drawn <= high
 
 
+def test_backgrounds_are_trained_on_and_nothing_else_is_made_of_them(tmp_path: Path) -> None:
+    unitochest(tmp_path / "cohort", patients=2)
+    ct_series(tmp_path / "healthy", slices=3, patient="H", series=77)
+    out = tmp_path / "out"
+    preprocess(tmp_path / "cohort", out, "--negatives", "0", "--backgrounds", str(tmp_path / "healthy"))
+    assert len(list(out.glob("*.volume"))) == len(list(out.glob("*.reference"))) == len(series_index(out)) == 2
+    (entry,) = json.loads((out / "series-1of1.json").read_text())["backgrounds"]
+    (stack,) = [s for s in read_slices(out / "training-1of1.slices") if s.id.patient == entry["patient"]]
+    assert entry["training_slices"] == len(stack.hu) == 3
+    assert not stack.nodule.any()
+
+
+def test_backgrounds_keep_their_masks_and_come_with_the_first_share_only(tmp_path: Path) -> None:
+    unitochest(tmp_path / "cohort", patients=3)
+    unitochest(tmp_path / "more", patients=1)
+    for path in (tmp_path / "more").rglob("*.dcm"):
+        change(path, PatientID="H")
+    for share, drawn in (("1/2", True), ("2/2", False)):
+        out = tmp_path / share[0]
+        preprocess(tmp_path / "cohort", out, "--share", share, "--backgrounds", str(tmp_path / "more"))
+        index = json.loads(next(out.glob("series-*.json")).read_text())
+        assert ("backgrounds" in index) == drawn
+        stacks = read_slices(next(out.glob("*.slices")))
+        assert len(stacks) == len(index["series"]) + drawn
+        assert all(stack.nodule.any() for stack in stacks)
+
+
+def test_slices_of_thin_backgrounds_are_taken_about_2_5_mm_apart(tmp_path: Path) -> None:
+    unitochest(tmp_path / "cohort", patients=1)
+    for k in range(20):
+        ct_slice(tmp_path / "thin" / f"{k}.dcm", z_mm=0.5 * k, patient="H", series=77)
+    preprocess(tmp_path / "cohort", tmp_path / "out", "--backgrounds", str(tmp_path / "thin"))
+    (entry,) = json.loads((tmp_path / "out" / "series-1of1.json").read_text())["backgrounds"]
+    assert entry["training_slices"] == 4
+
+
+def test_a_patient_of_the_cohort_is_no_background(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    unitochest(tmp_path / "cohort")
+    (tmp_path / "key").write_text(KEY)
+    arguments = ["--cohort", "cohort", "--backgrounds", "cohort", "--pseudonym-key", "key", "--out", "out"]
+    paths = [a if a.startswith("--") else str(tmp_path / a) for a in arguments]
+    assert main(["preprocess", *paths]) == 2
+    assert "3 of its patients are in the cohort too; need others" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_patient_without_annotation_is_kept_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     unitochest(tmp_path / "cohort")
     write_table(

@@ -123,6 +123,20 @@ def test_excluded_and_unannotated_patients_are_counted_and_on_no_side(tmp_path: 
     assert len(document["patients"]) == 4
 
 
+def test_backgrounds_are_on_the_training_side_and_in_no_row_of_the_table(tmp_path: Path) -> None:
+    cohort, more = unitochest(tmp_path / "cohort", patients=6), tmp_path / "more"
+    ct_series(more, slices=5, patient="H", series=99)
+    out = preprocess(cohort, tmp_path / "shares", "--backgrounds", str(more), "--negatives", "0")
+    assert split([out], tmp_path / "out") == 0
+    document = load(tmp_path / "out" / "split.json")
+    assert document["backgrounds"] == {"series": 1, "images": 5}
+    assert sum(row["images"] for row in document["table"]) == 12
+    stacks = [stack for path in (tmp_path / "out").glob("training-*.slices") for stack in read_slices(path)]
+    (background,) = [stack for stack in stacks if stack.id.patient not in document["patients"]]
+    assert len(background.hu) == 5
+    assert sum(map(len, load(tmp_path / "out" / "cwl.output.json")["is_test"])) == 6
+
+
 def refused(capsys: pytest.CaptureFixture[str], status: int, out: Path) -> str:
     said = capsys.readouterr()
     line = said.err.splitlines()[-1]

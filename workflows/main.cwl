@@ -16,6 +16,9 @@ inputs:
   pseudonym_key:
     type: File
     doc: The site's secret key of the pseudonyms, text of one line. Reused over runs, never leaves the laptop.
+  backgrounds:
+    type: Directory?
+    doc: Scans of other patients to train on only; what has no mask in them is shown as background.
   exclude:
     type: File?
     doc: PatientIDs to leave out, one per line.
@@ -48,6 +51,9 @@ inputs:
   threshold:
     type: float?
     doc: Probability from which a voxel is nodule, 0 to 1; the model's own if not given.
+  min_score:
+    type: float?
+    doc: Score from which a candidate is kept, 0 to under 1; the model's own if not given.
   flips:
     type: boolean
     doc: Average the probability over mirrored copies of each slice; four times the work.
@@ -75,6 +81,7 @@ steps:
       pseudonym_key: pseudonym_key
       share: shares
       negatives: negatives
+      backgrounds: backgrounds
       exclude: exclude
     out: [volumes, references, slices, index, identity, run_record]
   split:
@@ -111,6 +118,7 @@ steps:
       volumes: pick/kept
       batch_size: batch_size
       threshold: threshold
+      min_score: min_score
       flips: flips
       no_lung_mask: no_lung_mask
       threads: threads

@@ -30,6 +30,9 @@ inputs:
   threshold:
     type: float?
     doc: Probability from which a voxel is nodule, 0 to 1; the model's own if not given.
+  min_score:
+    type: float?
+    doc: Score from which a candidate is kept, 0 to under 1; the model's own if not given.
   flips:
     type: boolean
     doc: Average the probability over mirrored copies of each slice; four times the work.
@@ -66,6 +69,7 @@ steps:
       volumes: preprocess/volumes
       batch_size: batch_size
       threshold: threshold
+      min_score: min_score
       flips: flips
       no_lung_mask: no_lung_mask
       threads: threads

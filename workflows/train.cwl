@@ -14,6 +14,9 @@ inputs:
   pseudonym_key:
     type: File
     doc: The site's secret key of the pseudonyms, text of one line. Reused over runs, never leaves the laptop.
+  backgrounds:
+    type: Directory?
+    doc: Scans of other patients to train on only; what has no mask in them is shown as background.
   exclude:
     type: File?
     doc: PatientIDs to leave out, one per line.
@@ -52,6 +55,7 @@ steps:
       pseudonym_key: pseudonym_key
       share: shares
       negatives: negatives
+      backgrounds: backgrounds
       exclude: exclude
     out: [volumes, references, slices, index, identity, run_record]
   split:

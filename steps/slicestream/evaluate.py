@@ -125,13 +125,22 @@ def _table(summary: dict[str, Any]) -> str:
     intervals = nodules["intervals"]
     lines.append(f"{'sensitivity':24}{_text(intervals['sensitivity']['all'])}; {', '.join(sizes)}")
     lines.append(f"{'false positives / scan':24}{_text(intervals['false_positives_per_scan'])}")
+    points = summary["operating_points"]
+    at = ", ".join(f"{rate}: {_short(figure['value'])}" for rate, figure in points.items() if rate != "mean")
+    lines.append(f"{'sensitivity by FP / scan':24}{at}; mean {_text(points['mean'])}")
+    for sensitivity, figure in summary["false_positives_per_scan_at"].items():
+        lines.append(f"{f'FP / scan at {sensitivity}':24}{_text(figure)}")
+    volume = summary["volume_error"]
+    if volume["high"] is not None:
+        limits = f"{volume['bias']:.0f} ({volume['low']:.0f} to {volume['high']:.0f}) of {volume['count']} nodules hit"
+        lines.append(f"{'volume error, %':24}{limits}")
     if summary["not_scored"]:
         lines.append(f"not scored, for want of a reference: {len(summary['not_scored'])} series")
     return "\n".join(lines)
 
 
 def _text(figure: dict[str, float | None]) -> str:
-    if figure["value"] is None or figure["low"] is None:
+    if figure["value"] is None or (figure["low"] is None and figure["high"] is None):
         return _short(figure["value"])
     return f"{_short(figure['value'])} ({_short(figure['low'])} to {_short(figure['high'])})"
 

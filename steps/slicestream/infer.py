@@ -47,10 +47,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="slices per run of the network: each more of 512 × 512 needs about 0.3 GB, the masks stay the same "
         "(default 2)",
     )
+    _add_rules(parser)
+    parser.add_argument("--threads", type=int, help="CPU threads (default: all cores this process may use)")
+    parser.add_argument("--out", type=Path, default=Path(), help="folder for the masks (default: here)")
+
+
+def _add_rules(parser: argparse.ArgumentParser) -> None:
+    """Declare what decides on candidates."""
     parser.add_argument(
         "--threshold",
         type=float,
         help="least probability of a nodule voxel, between 0 and 1 (default: the one in the model)",
+    )
+    parser.add_argument(
+        "--min-score",
+        type=float,
+        help="least score of a candidate, 0 or more and under 1; 0 keeps all, for a longer FROC curve (default: the "
+        "one in the model)",
     )
     parser.add_argument(
         "--flips",
@@ -69,8 +82,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keep candidates that lie outside the lungs with over three quarters of their voxels "
         "(where the field of view is under 220 mm the mask is off anyway)",
     )
-    parser.add_argument("--threads", type=int, help="CPU threads (default: all cores this process may use)")
-    parser.add_argument("--out", type=Path, default=Path(), help="folder for the masks (default: here)")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,6 +103,7 @@ def run(args: argparse.Namespace) -> None:
         rule=CandidateRule(
             threshold=model.threshold if args.threshold is None else args.threshold,
             min_diameter_mm=args.min_diameter_mm,
+            min_score=model.min_score if args.min_score is None else args.min_score,
         ),
         batch_size=args.batch_size,
         flips=args.flips,
@@ -119,6 +131,10 @@ def _check(args: argparse.Namespace, threads: int) -> None:
         raise OptionError(
             f"--threshold {args.threshold:g}: need a probability between 0 and 1, both excluded. "
             "Leave it out to use the model's."
+        )
+    if args.min_score is not None and not 0 <= args.min_score < 1:
+        raise OptionError(
+            f"--min-score {args.min_score:g}: need a score from 0 to under 1. Leave it out to use the model's."
         )
     if not 0 <= args.min_diameter_mm < 1000:
         raise OptionError(f"--min-diameter-mm {args.min_diameter_mm:g}: need millimetres, 0 or more. Try 2.")
@@ -159,6 +175,7 @@ def _mask(volume: Volume, model: Model, options: _Options, progress: _Progress) 
             "connectivity": CONNECTIVITY,
             "min_diameter_mm": options.rule.min_diameter_mm,
             "min_inside": options.rule.min_inside,
+            "min_score": options.rule.min_score,
             "flips": options.flips,
             "score": "mean probability",
             "lung_mask": lungs.settings(),
@@ -180,6 +197,7 @@ def _parameters(model: Model, options: _Options) -> dict[str, Any]:
         "window_hu": [model.window.low_hu, model.window.high_hu],
         "threshold": options.rule.threshold,
         "min_diameter_mm": options.rule.min_diameter_mm,
+        "min_score": options.rule.min_score,
         "flips": options.flips,
         "lung_mask": options.lung_mask,
         "batch_size": options.batch_size,

@@ -45,6 +45,7 @@ _LIBRARIES = (
     "pyjpegls",
 )
 _PROGRESS_EVERY_S = 5.0
+_BACKGROUND_MM = 2.5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,6 +62,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0.1,
         help="share, 0 to 1, of slices without a mask to train on too, of annotated series (default: 0.1)",
     )
+    parser.add_argument(
+        "--backgrounds",
+        type=Path,
+        help="folder of more scans, in either form, to train on only: all that has no mask in them is shown as "
+        "background, so they must hold no nodule that is not drawn",
+    )
     parser.add_argument("--exclude", type=Path, help="text file with a PatientID per line: patients to leave out")
     parser.add_argument("--dry-run", action="store_true", help="list what would leave the laptop; write nothing")
     parser.add_argument("--out", type=Path, default=Path(), help="folder to write into (default: here)")
@@ -72,18 +79,21 @@ def run(args: argparse.Namespace) -> None:
     if not 0 <= args.negatives <= 1:
         raise OptionError(f"--negatives {args.negatives}: need a share from 0 to 1.")
     key = read_key(args.pseudonym_key)
-    cohort = find_cohort(args.cohort, _excluded(args.exclude))
+    excluded = _excluded(args.exclude)
+    cohort = find_cohort(args.cohort, excluded)
+    backgrounds = _backgrounds(args.backgrounds, excluded, cohort) if args.backgrounds and index == 1 else []
     patients = share_of(cohort.patients, index, count)
     for note in cohort.notes:
         _say(note)
     if args.dry_run:
-        _print_plan(patients, key, args.negatives)
+        _print_plan(patients, key, args.negatives, backgrounds)
         return
     tag = f"{index}of{count}"
     with staged(args.out) as room, recorded("preprocess", room, tag=tag) as record:
         share = _Share(room=room, key=key, negatives=args.negatives, record=record)
         with IdentityWriter(_private(room / f"source-{tag}.identity")) as identities:
             share.write_patients(patients, identities)
+        share.write_backgrounds(backgrounds)
         share.write_lists(tag, f"{index}/{count}", cohort.excluded if index == 1 else 0)
         record.parameters = {"share": args.share, "negatives": args.negatives, "excluded_patients": cohort.excluded}
         record.versions |= {name: version(name) for name in _LIBRARIES}
@@ -99,6 +109,7 @@ class _Share:
     negatives: float
     record: RunRecord
     entries: list[dict[str, Any]] = field(default_factory=list)
+    backgrounds: list[dict[str, Any]] = field(default_factory=list)
     stacks: list[SliceStack] = field(default_factory=list)
 
     def write_patients(self, patients: list[Patient], identities: IdentityWriter) -> None:
@@ -112,11 +123,35 @@ class _Share:
         self.record.unit = "slices"
         self.record.bytes_in = sum(patient.bytes for patient in patients)
 
+    def write_backgrounds(self, patients: list[Patient]) -> None:
+        for patient, series in _all_series(patients, pixels=True):
+            assert series.hu is not None
+            series_id, nodule = _series_id(self.key, patient, series), _nodules(series)
+            if nodule is None:
+                nodule = np.zeros(series.geometry.shape, np.bool_)
+            chosen = _spread(series)
+            stack = SliceStack(
+                id=series_id,
+                hu=series.hu[chosen],
+                nodule=nodule[chosen].astype(np.uint8),
+                spacing_mm=series.geometry.spacing_mm,
+            )
+            self.stacks.append(stack)
+            entry = {"patient": series_id.patient, "series": series_id.series, "training_slices": len(chosen)}
+            self.backgrounds.append(entry)
+            self.record.items += len(series.slices)
+        self.record.bytes_in += sum(patient.bytes for patient in patients)
+
     def write_lists(self, tag: str, share: str, excluded: int) -> None:
         slices = self.room / f"training-{tag}.slices"
         self.record.add_output(slices, write_slices(slices, self.stacks))
         entries = sorted(self.entries, key=lambda entry: str(entry["volume"]))
-        text = json.dumps({"share": share, "excluded_patients": excluded, "series": entries}, indent=1) + "\n"
+        document = {"share": share, "excluded_patients": excluded, "series": entries}
+        if self.backgrounds:
+            document["backgrounds"] = sorted(
+                self.backgrounds, key=lambda entry: f"{entry['patient']}-{entry['series']}"
+            )
+        text = json.dumps(document, indent=1) + "\n"
         index = self.room / f"series-{tag}.json"
         write_text(index, text)
         self.record.add_output(index, hashlib.sha256(text.encode()).hexdigest())
@@ -194,6 +229,24 @@ def _chosen(series: SeriesId, nodule: NDArray[np.bool_] | None, negatives: float
     return np.flatnonzero(drawn | lucky)
 
 
+def _spread(series: Series) -> NDArray[np.intp]:
+    """Return slices about `_BACKGROUND_MM` apart, or all where they are further: neighbours show the same."""
+    slices, step = len(series.slices), max(1, round(_BACKGROUND_MM / series.geometry.spacing_mm[0]))
+    return np.arange(step // 2, slices, step) if slices > step // 2 else np.arange(slices)
+
+
+def _backgrounds(folder: Path, excluded: list[str], cohort: Cohort) -> list[Patient]:
+    """Return the patients of a folder of backgrounds. Raises StudyError where one is of the cohort too."""
+    found = find_cohort(folder, excluded)
+    both = len({patient.identity for patient in found.patients} & {patient.identity for patient in cohort.patients})
+    if both:
+        raise StudyError(
+            f"{folder}: {both} of its patients are in the cohort too; need others, for backgrounds are always trained "
+            "on. Take them out of one of the two."
+        )
+    return list(found.patients)
+
+
 def _reference(volume: Volume, nodule: NDArray[np.bool_], volume_hash: str) -> Mask:
     labels, count = cc3d.connected_components(nodule, connectivity=26, return_N=True)
     if count > np.iinfo(np.uint16).max:
@@ -209,7 +262,7 @@ def _reference(volume: Volume, nodule: NDArray[np.bool_], volume_hash: str) -> M
     )
 
 
-def _print_plan(patients: list[Patient], key: bytes, negatives: float) -> None:
+def _print_plan(patients: list[Patient], key: bytes, negatives: float, backgrounds: list[Patient]) -> None:
     """Print what would leave the laptop. Sizes are before compression: an upper bound."""
     print(f"{'patient-series (pseudonyms)':<34} {'to inference: volume':>26} {'to training: slices':>26}")
     totals = np.zeros(4)
@@ -221,6 +274,14 @@ def _print_plan(patients: list[Patient], key: bytes, negatives: float) -> None:
         totals += (slices, megabytes[0], training, megabytes[1])
         print(
             f"{series_id!s:<34} {slices:>7} slices {megabytes[0]:>8.1f} MB {training:>7} slices {megabytes[1]:>8.1f} MB"
+        )
+    for patient, series in _all_series(backgrounds, pixels=False):
+        _, rows, columns = series.geometry.shape
+        training = len(_spread(series))
+        totals += (0, 0, training, training * rows * columns * 3e-6)
+        print(
+            f"{_series_id(key, patient, series)!s:<34} {'background':>26} {training:>7} slices "
+            f"{training * rows * columns * 3e-6:>8.1f} MB"
         )
     print(f"{'sum':<34} {totals[0]:>7.0f} slices {totals[1]:>8.1f} MB {totals[2]:>7.0f} slices {totals[3]:>8.1f} MB")
     print(

@@ -49,6 +49,7 @@ def run(args: argparse.Namespace) -> None:
     fractions = Fractions(training=training, validation=validation, test=test)
     indexes = [_read_index(path) for path in args.indexes]
     entries = [entry for index in indexes for entry in index.series]
+    backgrounds = [entry for index in indexes for entry in index.backgrounds]
     sides = _divided(entries, fractions, args.seed)
     excluded = sum(index.excluded for index in indexes)
     unused = len({entry.id.patient for entry in entries} - set(sides))
@@ -57,13 +58,15 @@ def run(args: argparse.Namespace) -> None:
         for path, index in zip(args.indexes, indexes, strict=True):
             record.add_input(path.name, index.content_hash, path.stat().st_size)
             record.items += len(index.series)
-        shards = _pack(room, args.slices, entries, sides=sides, record=record)
+        trained = sides | {entry.id.patient: "training" for entry in backgrounds}
+        shards = _pack(room, args.slices, [*entries, *backgrounds], sides=trained, record=record)
         document = {
             "seed": args.seed,
             "fractions": asdict(fractions),
             "excluded_patients": excluded,
             "patients_without_annotation": unused,
             "table": table,
+            "backgrounds": {"series": len(backgrounds), "images": sum(entry.images for entry in backgrounds)},
             "patients": sides,
         }
         write_text(room / "split.json", json.dumps(document, indent=1) + "\n")
@@ -72,6 +75,10 @@ def run(args: argparse.Namespace) -> None:
         record.versions |= {name: version(name) for name in ("blosc2", "numpy")}
     _print_table(table)
     print(f"{excluded} patients excluded; {unused} without an annotated slice, on no side")
+    if backgrounds:
+        print(
+            f"backgrounds, to train on: {len(backgrounds)} series, {sum(entry.images for entry in backgrounds)} images"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,22 +95,31 @@ class _Index:
     content_hash: str
     excluded: int
     series: tuple[_Entry, ...]
+    backgrounds: tuple[_Entry, ...]
 
 
 def _read_index(path: Path) -> _Index:
     try:
         text = path.read_bytes()
         document = json.loads(text)
-        series = tuple(
-            _Entry(
-                id=SeriesId(patient=entry["patient"], series=entry["series"]),
-                images=int(entry["training_slices"]),
-                annotated=int(entry["annotated_slices"]),
+        series, backgrounds = (
+            tuple(
+                _Entry(
+                    id=SeriesId(patient=entry["patient"], series=entry["series"]),
+                    images=int(entry["training_slices"]),
+                    annotated=int(entry.get("annotated_slices", 0)),
+                )
+                for entry in document.get(name, [])
             )
-            for entry in document["series"]
+            for name in ("series", "backgrounds")
         )
         content_hash = hashlib.sha256(text).hexdigest()
-        return _Index(content_hash=content_hash, excluded=int(document["excluded_patients"]), series=series)
+        return _Index(
+            content_hash=content_hash,
+            excluded=int(document["excluded_patients"]),
+            series=series,
+            backgrounds=backgrounds,
+        )
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ArtefactError(
             f"{path}: not a readable series index ({error}); need series-<i>of<n>.json. "

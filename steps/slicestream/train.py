@@ -63,7 +63,8 @@ def run(args: argparse.Namespace) -> None:
 
     device = choose_device(args.device or os.environ.get("SLICESTREAM_DEVICE") or "auto", threads=args.threads)
     with recorded("train", args.out) as record:
-        training = read_side(args.training, side="training", multiple=recipe.multiple)
+        scan_patch = recipe.patch_px if recipe.scans.crops else None
+        training = read_side(args.training, side="training", multiple=recipe.multiple, scan_patch=scan_patch)
         validation = read_side(args.validation, side="validation", multiple=recipe.multiple)
         check_apart(training, validation)
         outcome, hashes = _train(args, recipe, device, (training, validation))
@@ -105,6 +106,7 @@ def _train(
             seed=args.seed,
             device=device,
             checkpoint=checkpoint,
+            scans=training.scans,
             compiled=args.compile,
             on_epoch=_watcher(args.out, recipe),
         )
@@ -172,7 +174,12 @@ def _write(
     from slicestream.learning.model import ModelFacts, write_model
 
     training, validation = sides
-    facts = ModelFacts(window=recipe.window, spacing_mm=training.spacing_mm, threshold=outcome.scores.threshold)
+    facts = ModelFacts(
+        window=recipe.window,
+        spacing_mm=training.spacing_mm,
+        threshold=outcome.scores.threshold,
+        min_score=outcome.min_score,
+    )
     card: dict[str, Any] = {
         "recipe": recipe.to_header(),
         "training": {

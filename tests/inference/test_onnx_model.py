@@ -14,6 +14,12 @@ def test_model_brings_its_window_threshold_and_hash(tmp_path):
     assert (model.architecture, model.content_hash) == ("tiny", verify(path))
 
 
+def test_model_brings_the_least_score_of_a_candidate_and_an_older_one_asks_for_none(tmp_path):
+    asking = write_hu_model(tmp_path / "asking.onnx", min_score="0.62")
+    assert load_model(asking, threads=1).min_score == 0.62
+    assert load_model(write_hu_model(tmp_path / "older.onnx"), threads=1).min_score == 0.0
+
+
 def test_model_without_a_threshold_takes_a_half(tmp_path):
     path = tmp_path / "model.onnx"
     write_hu_model(path, threshold="0.5")
@@ -28,6 +34,7 @@ def test_model_without_a_threshold_takes_a_half(tmp_path):
         ({"window_low_hu": "wide"}, "could not convert"),
         ({"threshold": "1.5"}, "threshold 1.5"),
         ({"threshold": "half"}, "metadata"),
+        ({"min_score": "1"}, "min_score 1"),
     ],
 )
 def test_metadata_that_cannot_be_used_are_one_clear_line(tmp_path, metadata, message):

@@ -14,7 +14,7 @@ from slicestream.learning.networks import UNet, build_unet
 from slicestream.volumes.seal import verify
 from slicestream.volumes.volume import Window
 
-FACTS = ModelFacts(window=Window(), spacing_mm=(0.7, 0.8), threshold=0.45)
+FACTS = ModelFacts(window=Window(), spacing_mm=(0.7, 0.8), threshold=0.45, min_score=0.3)
 
 
 def network() -> UNet:
@@ -54,6 +54,7 @@ def test_model_says_how_it_wants_to_be_fed(folder: Path) -> None:
         "labels": '["background", "lung nodule"]',
         "spacing_mm": "[0.7, 0.8]",
         "threshold": "0.45",
+        "min_score": "0.3",
         "version": metadata["version"],
         "notice": RESEARCH_ONLY,
     }

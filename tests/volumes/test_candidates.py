@@ -69,11 +69,22 @@ def test_candidates_with_less_than_a_quarter_inside_the_lungs_are_dropped():
     assert found.dropped["outside_lungs"] == 1
 
 
+def test_candidates_under_the_least_score_are_dropped_and_counted():
+    probability = np.zeros((2, 20, 20))
+    probability[:, 2:6, 2:6] = 0.9
+    probability[:, 10:14, 2:6] = 0.7
+    probability[:, 10:14, 12:16] = 0.6
+    found = find(probability, min_score=0.69)
+    assert [candidate.score for candidate in found.candidates] == pytest.approx([0.9, 0.7], abs=1e-4)
+    assert found.dropped["low_score"] == 1
+    assert len(find(probability).candidates) == 3
+
+
 def test_nothing_over_the_threshold_gives_an_empty_mask():
     found = find(np.full((2, 4, 4), 0.2))
     assert found.candidates == ()
     assert not found.labels.any()
-    assert found.dropped == {"too_small": 0, "outside_lungs": 0, "over_65535": 0}
+    assert found.dropped == {"too_small": 0, "outside_lungs": 0, "low_score": 0, "over_65535": 0}
 
 
 def test_more_components_than_uint16_holds_keep_the_best_and_say_so():

@@ -47,6 +47,25 @@ def test_solitary_nodule_is_inside_and_the_body_wall_and_the_table_are_not():
     assert shares(hu, nodule, spine, wall, table).tolist() == [1.0, 0.0, 0.0, 0.0]
 
 
+def test_a_table_that_the_patient_lies_on_is_no_lung_though_its_shell_touches_the_back():
+    hu = thorax()
+    lying = hu.copy()
+    lying[:, 184:189], lying[:, 189:] = 200, -880  # shell and foam, to the image's border
+    lying[:, 205:208] = 200
+    lying[:, 178:184, 90:130] = TISSUE
+    nodule, foam = (ball(SHAPE, centre, 8.0, SPACING_MM) for centre in ((12, 110, 65), (12, 197, 110)))
+    assert shares(lying, nodule, foam).tolist() == [1.0, 0.0]
+
+
+def test_the_heart_between_lungs_that_meet_before_and_behind_it_is_not_inside():
+    hu = thorax()
+    ring = ellipse((110, 110), (50, 70)) & ~ellipse((110, 110), (35, 35))
+    hu[10:14, ring] = LUNG
+    heart, nodule = (ball(SHAPE, centre, 8.0, SPACING_MM) for centre in ((12, 110, 110), (12, 110, 60)))
+    hu[nodule] = TISSUE
+    assert shares(hu, heart, nodule).tolist() == [0.0, 1.0]
+
+
 @pytest.mark.parametrize("diameter_mm", [5, 6, 8, 12, 20, 30, 40, 50])
 def test_nodule_that_sits_on_the_pleura_is_inside(diameter_mm):
     hu = thorax()

@@ -99,6 +99,27 @@ def test_froc_of_a_constructed_case_goes_through_its_known_points():
     assert summary["nodules"]["false_positives_per_scan"] == 1.0
 
 
+def test_volume_error_is_relative_to_the_mean_of_both_and_counts_hits_only():
+    # 10 drawn, 30 found: 100 %; 10 drawn, 10 found: 0 %; one missed; two candidates on one nodule are added up: 0 %
+    found = labels(np.s_[0, 0, 0:30], np.s_[1, 0, 0:10], np.s_[2, 0, 0:4], np.s_[2, 0, 4:10])
+    drawn = labels(np.s_[0, 0, 0:10], np.s_[1, 0, 0:10], np.s_[2, 0, 0:10], np.s_[3, 30, 0:10])
+    error = summarise([case(found, drawn)], split="test")["volume_error"]
+    spread = 1.96 * np.std([100, 0, 0], ddof=1)
+    assert error == {
+        "count": 3,
+        "bias": pytest.approx(100 / 3, abs=1e-6),
+        "low": pytest.approx(100 / 3 - spread, abs=1e-6),
+        "high": pytest.approx(100 / 3 + spread, abs=1e-6),
+    }
+
+
+def test_one_hit_has_a_volume_error_and_no_limits_and_no_hit_has_none():
+    one = summarise([case(labels(np.s_[0, 0, 0:10]), labels(np.s_[0, 0, 0:10]))], split="test")["volume_error"]
+    assert one == {"count": 1, "bias": 0.0, "low": None, "high": None}
+    none = summarise([case(labels(), labels(np.s_[0, 0, 0:10]))], split="test")["volume_error"]
+    assert none == {"count": 0, "bias": None, "low": None, "high": None}
+
+
 def test_order_of_the_cases_changes_nothing():
     cases = [case(labels(np.s_[0, 0, 0:n]), labels(np.s_[0, 0, 0:10]), patient=n % 3, series=n) for n in range(1, 8)]
     assert summarise(cases, split="all") == summarise(cases[::-1], split="all")

@@ -25,6 +25,10 @@ inputs:
     type: float?
     doc: Probability from which a voxel is nodule, 0 to 1; the model's own if not given.
     inputBinding: {prefix: --threshold}
+  min_score:
+    type: float?
+    doc: Score from which a candidate is kept, 0 to under 1; the model's own if not given.
+    inputBinding: {prefix: --min-score}
   flips:
     type: boolean
     doc: Average the probability over mirrored copies of each slice; four times the work.

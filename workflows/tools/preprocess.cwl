@@ -29,6 +29,10 @@ inputs:
     doc: Share of the slices without a mask that training gets beside all those with one, 0 to 1.
     default: 0.1
     inputBinding: {prefix: --negatives}
+  backgrounds:
+    type: Directory?
+    doc: Scans of other patients to train on only; what has no mask in them is shown as background. Share 1 takes them.
+    inputBinding: {prefix: --backgrounds}
   exclude:
     type: File?
     doc: PatientIDs to leave out, one per line.

@@ -74,6 +74,9 @@ def read_metrics(path: Path) -> Facts:
         _check_interval(nodules["intervals"]["false_positives_per_scan"])
         for point in metrics["froc"]:
             _check_interval({"value": point["sensitivity"], "low": None, "high": point["false_positives_per_scan"]})
+        for name in ("operating_points", "false_positives_per_scan_at"):  # older files have none
+            for figure in metrics.get(name, {}).values():
+                _check_interval(figure)
         len(metrics["not_scored"])
         for hash_or_text in (*metrics["models"], *metrics["definitions"].values()):
             str(hash_or_text)

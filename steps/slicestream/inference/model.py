@@ -31,12 +31,14 @@ class Model:
     ----------
     window : HU shown to the network as 0 to 1
     threshold : probability from which a voxel counts as nodule, chosen on the validation side
+    min_score : score from which a candidate is kept, chosen there too; 0 where the model says none
     content_hash : what masks made with it are bound to
     """
 
     architecture: str
     window: Window
     threshold: float
+    min_score: float
     content_hash: str
     session: Any = field(repr=False)
 
@@ -93,8 +95,16 @@ def _settings(metadata: Mapping[str, str]) -> dict[str, Any]:
     threshold = float(json.loads(metadata.get("threshold", "0.5")))
     if not 0 < threshold < 1:
         raise ValueError(f"threshold {threshold}")
+    min_score = float(json.loads(metadata.get("min_score", "0")))
+    if not 0 <= min_score < 1:
+        raise ValueError(f"min_score {min_score}")
     window = Window(low_hu=float(metadata["window_low_hu"]), high_hu=float(metadata["window_high_hu"]))
-    return {"architecture": metadata["architecture"], "window": window, "threshold": threshold}
+    return {
+        "architecture": metadata["architecture"],
+        "window": window,
+        "threshold": threshold,
+        "min_score": min_score,
+    }
 
 
 def _check_ports(path: Path, session: Any) -> None:

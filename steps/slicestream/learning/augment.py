@@ -7,13 +7,17 @@ neighbours there are gathered: slices of any size meet in one batch and no pixel
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from slicestream.learning.data import SliceSet
 from slicestream.learning.recipe import Augmentation
 from slicestream.volumes.volume import AIR_HU, Window
+
+_MARGIN_PX = 32  # a place lies at least half of this from a crop's edge
 
 
 def make_batch(
@@ -27,18 +31,94 @@ def make_batch(
 ) -> tuple[Tensor, Tensor]:
     """Return images float32 (B, 1, P, P) in [0, 1] and masks float32 (B, 1, P, P), 0 or 1, of slices `chosen` (B,)."""
     device = slices.hu.device
-    rows, columns = slices.rows[chosen], slices.columns[chosen]
     dice = torch.rand((len(chosen), 12), generator=generator).to(device)
     centre = _centres(slices, chosen, patch=patch, augmentation=augmentation, dice=dice[:, :5])
-    matrix = _matrices(augmentation, dice[:, 5:9])
-    axis = torch.arange(patch, device=device, dtype=torch.float32) - (patch - 1) / 2
-    # (B, P, P): output pixel (i, j) looks at centre + matrix · (i, j)
+    hu, nodule = _seen(slices, chosen, centre=centre, matrix=_matrices(augmentation, dice[:, 5:9]), patch=patch)
+    hu = _jitter(hu, augmentation, dice[:, 9:], generator)
+    return _scaled(hu, window), (nodule > 0.5).float().unsqueeze(1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pasting:
+    """What to lay crops of whole scans around, and which nodule to paste there.
+
+    Attributes
+    ----------
+    place : int64 (B, 3), slice, row, column
+    donor, middle, around_hu : int64 (B,) slice with the nodule, -1 for none; float32 (B, 2) its row and column there;
+        float32 (B,) HU of the lung around it
+    """
+
+    place: Tensor
+    donor: Tensor
+    middle: Tensor
+    around_hu: Tensor
+
+    def split(self, parts: int) -> list[Pasting]:
+        """Return so many parts of about one size."""
+        names = ("place", "donor", "middle", "around_hu")
+        rows = zip(*(getattr(self, name).tensor_split(parts) for name in names), strict=True)
+        return [Pasting(**dict(zip(names, row, strict=True))) for row in rows]
+
+
+def make_scan_batch(
+    slices: SliceSet,
+    pasting: Pasting,
+    *,
+    patch: int,
+    window: Window,
+    augmentation: Augmentation,
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Return what `make_batch` does, of crops with their place anywhere in them and a nodule pasted there or not."""
+    device = slices.hu.device
+    chosen = pasting.place[:, 0].to(device)
+    dice = torch.rand((len(chosen), 13), generator=generator).to(device)
+    offset = (dice[:, :2] - 0.5) * (patch - _MARGIN_PX)
+    matrix = _matrices(augmentation, dice[:, 2:6])
+    centre = pasting.place[:, 1:].to(device).float() - (matrix @ offset[:, :, None])[:, :, 0]
+    hu, nodule = _seen(slices, chosen, centre=centre, matrix=matrix, patch=patch)
+    hu, nodule = _pasted(slices, pasting, (hu, nodule), offset=offset, turn=_matrices(augmentation, dice[:, 6:10]))
+    hu = _jitter(hu, augmentation, dice[:, 10:], generator)
+    return _scaled(hu, window), (nodule > 0.5).float().unsqueeze(1)
+
+
+def _pasted(
+    slices: SliceSet, pasting: Pasting, crop: tuple[Tensor, Tensor], *, offset: Tensor, turn: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return HU and nodule share of `crop` with the donors' nodules in it: their contrast to the lung around is kept.
+
+    Donors are taken at the scale of the scan, with a rim of 2 pixels that fades over 2 more.
+    """
+    hu, nodule = crop
+    with_one = torch.nonzero(pasting.donor.to(hu.device) >= 0).flatten()
+    if not len(with_one):
+        return crop
+    donor = pasting.donor.to(hu.device)[with_one]
+    scan = pasting.place[:, 0].to(hu.device)[with_one]
+    matrix = turn[with_one] * (slices.pixel_mm[scan] / slices.pixel_mm[donor])[:, None, None]
+    middle = pasting.middle.to(hu.device)[with_one] - (matrix @ offset[with_one][:, :, None])[:, :, 0]
+    there, drawn = _seen(slices, donor, centre=middle, matrix=matrix, patch=hu.shape[-1])
+    rim = functional.max_pool2d((drawn > 0.5).float()[:, None], 5, 1, 2)
+    weight = functional.avg_pool2d(rim, 5, 1, 2)[:, 0]
+    total = weight.sum((1, 2)).clamp(min=1)
+    local = (weight * hu[with_one]).sum((1, 2)) / total
+    matched = there + (local - pasting.around_hu.to(hu.device)[with_one])[:, None, None]
+    hu[with_one] += weight * (matched - hu[with_one])
+    nodule[with_one] = torch.maximum(nodule[with_one], drawn)
+    return hu, nodule
+
+
+def _seen(slices: SliceSet, chosen: Tensor, *, centre: Tensor, matrix: Tensor, patch: int) -> tuple[Tensor, Tensor]:
+    """Return HU and nodule share (B, P, P): output pixel (i, j) from the middle looks at centre + matrix · (i, j)."""
+    axis = torch.arange(patch, device=slices.hu.device, dtype=torch.float32) - (patch - 1) / 2
     row = centre[:, 0, None, None] + matrix[:, 0, 0, None, None] * axis[:, None] + matrix[:, 0, 1, None, None] * axis
     column = centre[:, 1, None, None] + matrix[:, 1, 0, None, None] * axis[:, None] + matrix[:, 1, 1, None, None] * axis
-    hu, nodule = _bilinear(slices, slices.first[chosen], (rows, columns), (row, column))
-    hu = _jitter(hu, augmentation, dice[:, 9:], generator)
-    image = ((hu - window.low_hu) / (window.high_hu - window.low_hu)).clamp_(0, 1)
-    return image.unsqueeze(1), (nodule > 0.5).float().unsqueeze(1)
+    return _bilinear(slices, slices.first[chosen], (slices.rows[chosen], slices.columns[chosen]), (row, column))
+
+
+def _scaled(hu: Tensor, window: Window) -> Tensor:
+    return ((hu - window.low_hu) / (window.high_hu - window.low_hu)).clamp_(0, 1).unsqueeze(1)
 
 
 def _centres(slices: SliceSet, chosen: Tensor, *, patch: int, augmentation: Augmentation, dice: Tensor) -> Tensor:

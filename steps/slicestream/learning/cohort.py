@@ -10,6 +10,7 @@ from pathlib import Path
 
 from slicestream.errors import ArtefactError, SplitError
 from slicestream.learning.data import SliceSet
+from slicestream.learning.scans import Scans, find_scans
 from slicestream.volumes.artefact import read_header
 from slicestream.volumes.slices import SliceStack, read_slices
 
@@ -23,14 +24,15 @@ class Side:
     patients: frozenset[str]
     annotated: int
     spacing_mm: tuple[float, float]
+    scans: Scans | None = None
 
     def summary(self) -> dict[str, int]:
         """Return the JSON form."""
         return {"patients": len(self.patients), "slices": len(self.slices), "annotated_slices": self.annotated}
 
 
-def read_side(paths: Sequence[Path], *, side: str, multiple: int) -> Side:
-    """Read the shards of one side ("training" or "validation").
+def read_side(paths: Sequence[Path], *, side: str, multiple: int, scan_patch: int | None = None) -> Side:
+    """Read the shards of one side ("training" or "validation"); look for whole scans where crops have `scan_patch` px.
 
     Raises
     ------
@@ -53,6 +55,7 @@ def read_side(paths: Sequence[Path], *, side: str, multiple: int) -> Side:
         patients=frozenset(stack.id.patient for stack in stacks),
         annotated=sum(int(stack.nodule.any(axis=(1, 2)).sum()) for stack in stacks),
         spacing_mm=(statistics.median(row for _, row, _ in spacing), statistics.median(col for _, _, col in spacing)),
+        scans=None if scan_patch is None else find_scans(stacks, patch=scan_patch),
     )
 
 

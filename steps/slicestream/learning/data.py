@@ -25,6 +25,7 @@ class SliceSet:
     first, rows, columns : int64 per slice: place of its first pixel, its size
     nodule_at : int64, pixels of nodules within their slice (row * columns + column), slice by slice
     nodule_first, nodule_count : int64 per slice: its part of `nodule_at`
+    pixel_mm : float32 per slice: distance of two rows
     """
 
     hu: Tensor
@@ -35,6 +36,7 @@ class SliceSet:
     nodule_at: Tensor
     nodule_first: Tensor
     nodule_count: Tensor
+    pixel_mm: Tensor
 
     @classmethod
     def from_stacks(cls, stacks: Sequence[SliceStack]) -> Self:
@@ -58,6 +60,7 @@ class SliceSet:
             nodule_at=torch.from_numpy(marked - first[owner] if len(marked) else np.zeros(1, np.int64)),
             nodule_first=torch.from_numpy(np.cumsum(count) - count),
             nodule_count=torch.from_numpy(count.astype(np.int64)),
+            pixel_mm=torch.tensor([s.spacing_mm[1] for s in stacks for _ in range(len(s.hu))], dtype=torch.float32),
         )
 
     def __len__(self) -> int:

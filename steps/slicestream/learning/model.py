@@ -28,11 +28,12 @@ LABELS = ("background", "lung nodule")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelFacts:
-    """What a user of the model must know to feed it: window, spacing it was trained at (row, column), threshold."""
+    """What a user of the model must know: window, spacing it was trained at (row, column), threshold, least score."""
 
     window: Window
     spacing_mm: tuple[float, float]
     threshold: float
+    min_score: float = 0.0
 
 
 class _WithSigmoid(nn.Module):
@@ -76,6 +77,7 @@ def _facts_json(network: UNet, facts: ModelFacts) -> dict[str, Any]:
         "spacing_mm": list(facts.spacing_mm),
         "labels": list(LABELS),
         "threshold": facts.threshold,
+        "min_score": facts.min_score,
         "version": __version__,
         "notice": RESEARCH_ONLY,
     }
@@ -93,6 +95,7 @@ def _onnx_bytes(network: UNet, facts: ModelFacts) -> bytes:
         "labels": json.dumps(LABELS),
         "spacing_mm": json.dumps(facts.spacing_mm),
         "threshold": json.dumps(facts.threshold),
+        "min_score": json.dumps(facts.min_score),
         "version": __version__,
         "notice": RESEARCH_ONLY,
         KEY: UNSEALED,

@@ -42,6 +42,27 @@ class Augmentation:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ScanShares:
+    """What a network is shown of whole scans, where the training side has any; the defaults show nothing more.
+
+    Attributes
+    ----------
+    crops : crops of scans per epoch, as a share of the training slices
+    pasted : share of these that get a nodule of another patient, in clear lung
+    revisited : share of these that are laid where the network is wrong so far, as found before each epoch; the rest
+        lies anywhere in the lungs
+    """
+
+    crops: float = 0.0
+    pasted: float = 0.0
+    revisited: float = 0.0
+
+    def __post_init__(self) -> None:
+        if min(self.crops, self.pasted, self.revisited) < 0 or self.pasted + self.revisited > 1:
+            raise ValueError(f"shares must be 0 or more, pasted and revisited together 1 at most: {self}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
     """One way of training a U-Net.
 
@@ -53,6 +74,8 @@ class Recipe:
     learning_rate, weight_decay : of AdamW; the rate rises for `warmup` of the steps, then falls as a cosine to 0
     average : decay per step of the moving average of the weights (what is validated and exported); 0: none
     dice_weight, bce_weight : the loss is their weighted sum
+    kept : share of the validation side's nodules found whose score the model asks of every candidate, 0 to 1; None: it
+        asks for none
     patience : epochs without a better validation IoU after which training stops
     """
 
@@ -70,6 +93,8 @@ class Recipe:
     bce_weight: float = 1.0
     window: Window = field(default_factory=Window)
     augmentation: Augmentation = field(default_factory=Augmentation)
+    scans: ScanShares = field(default_factory=ScanShares)
+    kept: float | None = None
 
     def __post_init__(self) -> None:
         if len(self.widths) < 2 or min(self.widths) < 1:
@@ -80,6 +105,8 @@ class Recipe:
             raise ValueError(f"patch of {self.patch_px} px is not a multiple of {self.multiple}")
         if not (0 <= self.warmup < 1 and 0 <= self.average < 1 and self.dice_weight + self.bce_weight > 0):
             raise ValueError("warmup and average are shares of 1; one loss needs a weight")
+        if self.kept is not None and not 0 < self.kept <= 1:
+            raise ValueError(f"kept {self.kept} is a share, over 0 and up to 1")
 
     @property
     def multiple(self) -> int:
@@ -121,6 +148,8 @@ _LAPTOP = Recipe(
     augmentation=Augmentation(
         rotate=True, flip=True, zoom=1.25, shift_hu=40, gain=0.1, noise_hu=40, nodule_share=0.0, overhang_px=16
     ),
+    scans=ScanShares(crops=0.5, pasted=0.35, revisited=0.35),
+    kept=0.9,
 )
 
 # Whole scans with little texture: few channels do, crops must show places without nodules too.

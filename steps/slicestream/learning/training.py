@@ -13,14 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slicestream.learning.augment import make_batch
+from slicestream.learning.augment import Pasting, make_batch, make_scan_batch
 from slicestream.learning.checkpoint import Checkpoint
 from slicestream.learning.data import SliceSet
 from slicestream.learning.device import Device
 from slicestream.learning.losses import dice_and_bce
 from slicestream.learning.networks import UNet, build_unet
 from slicestream.learning.recipe import Recipe
-from slicestream.learning.validation import Scores, measure
+from slicestream.learning.scans import Scans, draw_crops, suspects
+from slicestream.learning.validation import Scores, measure, score_that_keeps
 
 THRESHOLDS = tuple(round(0.2 + 0.05 * step, 2) for step in range(13))
 
@@ -47,12 +48,16 @@ class Epoch:
 
 @dataclass(kw_only=True, slots=True)
 class Outcome:
-    """What training gave: the best weights, every epoch, scores at the threshold chosen on the validation side."""
+    """What training gave: the best weights, every epoch, scores at the threshold chosen on the validation side.
+
+    `min_score` is what the model asks of a candidate, chosen there too.
+    """
 
     network: UNet
     history: list[Epoch]
     best_epoch: int
     scores: Scores
+    min_score: float = 0.0
 
 
 @dataclass(kw_only=True, slots=True)
@@ -76,10 +81,14 @@ def train(
     seed: int,
     device: Device,
     checkpoint: Checkpoint,
+    scans: Scans | None = None,
     compiled: bool = False,
     on_epoch: Callable[[list[Epoch]], None],
 ) -> Outcome:
-    """Train, or go on where `checkpoint` ends; call `on_epoch` after each epoch. Raises OutputError."""
+    """Train, or go on where `checkpoint` ends; call `on_epoch` after each epoch. Raises OutputError.
+
+    `scans` is what the training side holds of whole scans, None for nothing.
+    """
     training, validation = training.to(device.torch_device), validation.to(device.torch_device)
     state = _start(recipe, seed, device)
     _resume(state, checkpoint)
@@ -88,7 +97,7 @@ def train(
         on_epoch(state.history)
     while len(state.history) < recipe.epochs and len(state.history) - state.best_epoch < recipe.patience:
         number, begin = len(state.history) + 1, time.perf_counter()
-        loss, rate = _epoch(state, forward, training, recipe=recipe, seed=seed, device=device)
+        loss, rate = _epoch(state, forward, (training, scans), recipe=recipe, seed=seed, device=device)
         trained = time.perf_counter()
         (scores,) = measure(state.average, validation, recipe=recipe, device=device, thresholds=(0.5,), flips=False)
         state.history.append(
@@ -109,10 +118,22 @@ def train(
             state.best = {name: tensor.clone() for name, tensor in state.average.state_dict().items()}
         checkpoint.save(_saved(state))
         on_epoch(state.history)
+    return _outcome(state, validation, recipe=recipe, device=device)
+
+
+def _outcome(state: _State, validation: SliceSet, *, recipe: Recipe, device: Device) -> Outcome:
+    """Take the best weights; choose the threshold, and with it the least score of a candidate."""
     state.average.load_state_dict(state.best)
     tried = measure(state.average, validation, recipe=recipe, device=device, thresholds=THRESHOLDS, flips=True)
     chosen = max(tried, key=lambda score: (round(score.quality, 6), -abs(score.threshold - 0.5)))
-    return Outcome(network=state.average, history=state.history, best_epoch=state.best_epoch, scores=chosen)
+    least = 0.0
+    if recipe.kept is not None:
+        least = score_that_keeps(
+            state.average, validation, recipe=recipe, device=device, threshold=chosen.threshold, share=recipe.kept
+        )
+    return Outcome(
+        network=state.average, history=state.history, best_epoch=state.best_epoch, scores=chosen, min_score=least
+    )
 
 
 def _start(recipe: Recipe, seed: int, device: Device) -> _State:
@@ -126,23 +147,29 @@ def _start(recipe: Recipe, seed: int, device: Device) -> _State:
 
 
 def _epoch(
-    state: _State, forward: Callable[[Tensor], Tensor], slices: SliceSet, *, recipe: Recipe, seed: int, device: Device
+    state: _State,
+    forward: Callable[[Tensor], Tensor],
+    shown: tuple[SliceSet, Scans | None],
+    *,
+    recipe: Recipe,
+    seed: int,
+    device: Device,
 ) -> tuple[float, float]:
-    """See each slice once; return the mean loss and the last learning rate."""
+    """See each slice once, and crops of scans beside; return the mean loss and the last learning rate."""
+    slices, scans = shown
     number, batches = len(state.history), math.ceil(len(slices) / recipe.batch_size)
     generator = torch.Generator().manual_seed(int(np.random.SeedSequence((seed, number)).generate_state(1)[0]))
     order = torch.randperm(len(slices), generator=generator).to(device.torch_device)
-    patch = recipe.patch_px or slices.side(recipe.multiple)
+    beside = _crops_of_scans(state, slices, scans, recipe=recipe, device=device, generator=generator)
     total = torch.zeros((), device=device.torch_device)
     state.network.train()
     rate = recipe.learning_rate
-    for batch, chosen in enumerate(order.tensor_split(batches)):
+    parts = [None] * batches if beside is None else beside.split(batches)
+    for batch, (chosen, crops) in enumerate(zip(order.tensor_split(batches), parts, strict=True)):
         rate = learning_rate(recipe, number + batch / batches)
         for group in state.optimizer.param_groups:
             group["lr"] = rate
-        image, target = make_batch(
-            slices, chosen, patch=patch, window=recipe.window, augmentation=recipe.augmentation, generator=generator
-        )
+        image, target = _batch(slices, chosen, crops, recipe=recipe, generator=generator)
         with device.autocast():
             logits = forward(image.contiguous(memory_format=torch.channels_last))
         loss = dice_and_bce(logits.float(), target, dice_weight=recipe.dice_weight, bce_weight=recipe.bce_weight)
@@ -152,6 +179,45 @@ def _epoch(
         _average(state, recipe.average, step=number * batches + batch)
         total += loss.detach() * len(chosen)
     return float(total) / len(slices), rate
+
+
+def _batch(
+    slices: SliceSet, chosen: Tensor, crops: Pasting | None, *, recipe: Recipe, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Return images and masks of slices `chosen`, then those of scans."""
+    patch = recipe.patch_px or slices.side(recipe.multiple)
+    shown = [
+        make_batch(
+            slices, chosen, patch=patch, window=recipe.window, augmentation=recipe.augmentation, generator=generator
+        )
+    ]
+    if crops is not None:
+        shown.append(
+            make_scan_batch(
+                slices, crops, patch=patch, window=recipe.window, augmentation=recipe.augmentation, generator=generator
+            )
+        )
+    images, masks = zip(*shown, strict=True)
+    return torch.cat(images), torch.cat(masks)
+
+
+def _crops_of_scans(
+    state: _State,
+    slices: SliceSet,
+    scans: Scans | None,
+    *,
+    recipe: Recipe,
+    device: Device,
+    generator: torch.Generator,
+) -> Pasting | None:
+    """Return this epoch's crops of scans; where the network is wrong is searched anew, so nothing need be kept."""
+    count = round(recipe.scans.crops * len(slices))
+    if scans is None or not count:
+        return None
+    wrong = torch.zeros((0, 3), dtype=torch.int64)
+    if recipe.scans.revisited and state.history:
+        wrong = suspects(state.average, slices, scans, recipe=recipe, device=device, generator=generator)
+    return draw_crops(scans, wrong, count=count, shares=recipe.scans, generator=generator)
 
 
 def learning_rate(recipe: Recipe, epochs_done: float) -> float:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 RESAMPLES = 2000
 SEED = 0
 LEVEL = 0.95
+TAILS = (50 * (1 - LEVEL), 50 * (1 + LEVEL))  # percentiles
 
 
 def ratio_intervals(

@@ -28,17 +28,21 @@ class CandidateRule:
     min_diameter_mm : components of less volume than a ball of this diameter are dropped
     min_inside : least share of a candidate's voxels inside the lung mask, where there is one; a quarter, since half of
         a 6 mm nodule on the pleura and a third of a 40 mm mass lie inside
+    min_score : candidates of a lower score are dropped
     """
 
     threshold: float = 0.5
     min_diameter_mm: float = 2.0
     min_inside: float = 0.25
+    min_score: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold < 1:
             raise ValueError(f"threshold {self.threshold}: must be between 0 and 1")
         if self.min_diameter_mm < 0 or not 0 <= self.min_inside <= 1:
             raise ValueError(f"minimum diameter {self.min_diameter_mm} mm, share inside {self.min_inside}")
+        if not 0 <= self.min_score < 1:
+            raise ValueError(f"minimum score {self.min_score}: must be 0 or more and under 1")
 
     def min_voxels(self, voxel_mm3: float) -> int:
         """Return the fewest voxels of a candidate."""
@@ -68,7 +72,8 @@ def find_candidates(
     big = voxels >= rule.min_voxels(geometry.voxel_mm3)
     big[0] = False
     inside = lungs.share_inside(components, voxels) >= rule.min_inside
-    order = np.flatnonzero(big & inside)
+    sure = scores >= rule.min_score
+    order = np.flatnonzero(big & inside & sure)
     order = order[np.argsort(-scores[order], kind="stable")]
     kept = order[:MAX_LABELS]
     table = np.zeros(len(voxels), np.uint16)
@@ -83,6 +88,7 @@ def find_candidates(
     dropped = {
         "too_small": int(np.count_nonzero(~big[1:])),
         "outside_lungs": int(np.count_nonzero(big & ~inside)),
+        "low_score": int(np.count_nonzero(big & inside & ~sure)),
         "over_65535": len(order) - len(kept),
     }
     return Candidates(labels=labels, candidates=found, dropped=dropped)

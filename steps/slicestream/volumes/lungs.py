@@ -18,6 +18,9 @@ LUNG_ABOVE_HU = -950.0  # mean of a component: lung holds blood and tissue, the 
 EDGE_LUNG_ABOVE_HU = -900.0  # the same for air that reaches the image border: table and clothes lie in it
 MIN_LUNG_ML = 10.0
 CLOSING_MM = 15.0
+SHELL_MM = 9.0  # tissue thinner than this is no chest wall: a table's shell, clothes
+MIN_BODY_WALL = 0.35  # of a lung's wall; real lungs have 0.6 and more (vessels and fissures are thin), foam 0.0
+HOLE_MM = 60.0  # what a slice of closed lung encloses is filled up to a disc of this size: a mass, not the heart
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,9 +68,10 @@ def find_lungs(hu: NDArray[np.int16], geometry: Geometry) -> Lungs:
 
     Air under -500 HU on a grid of about 2.5 × 1.5 × 1.5 mm, without what touches the image border in its slice and has
     a mean under -900 HU (air around a patient, not lung that a tight view cuts). Kept are components of 10 ml and more
-    whose mean is over -950 HU and whose wall is for the most part body, the largest piece of tissue (a table's foam has
-    its own wall). Closed by 15 mm and filled slice by slice, so that nodules and vessels count as inside, also at the
-    pleura. A field of view under 220 mm, or no lung found, gives no mask.
+    whose mean is over -950 HU and a third of whose wall is body: the largest piece of tissue once all that is thinner
+    than 9 mm is gone, as a table's shell is, also where the patient lies on it. Closed by 15 mm and filled slice by
+    slice up to the area of a disc of 60 mm, so that nodules and vessels count as inside, also at the pleura, and the
+    heart does not. A field of view under 220 mm, or no lung found, gives no mask.
     """
     view_mm = min(n * mm for n, mm in zip(geometry.shape[1:], geometry.spacing_mm[1:], strict=True))
     if view_mm < MIN_VIEW_MM:
@@ -76,11 +80,12 @@ def find_lungs(hu: NDArray[np.int16], geometry: Geometry) -> Lungs:
     grid_mm = tuple(mm * step for mm, step in zip(geometry.spacing_mm, steps, strict=True))
     coarse = _averaged(hu, steps)
     air = _without_outside(coarse)
-    aerated, volume_ml = _large_and_lung_like(air, coarse, float(np.prod(grid_mm)) / 1000)
+    aerated, volume_ml = _large_and_lung_like(air, coarse, grid_mm)
     if not aerated.any():
         return no_lungs("no lung found")
     closed = _close(aerated, grid_mm, CLOSING_MM)
-    filled = np.stack([_filled(plane) for plane in closed])
+    hole = np.pi / 4 * HOLE_MM**2 / (grid_mm[1] * grid_mm[2])
+    filled = np.stack([_filled(plane, hole) for plane in closed])
     return Lungs(inside=filled, steps=(steps[0], steps[1], steps[2]), volume_ml=volume_ml)
 
 
@@ -109,34 +114,49 @@ def _without_outside(hu: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 
 def _large_and_lung_like(
-    air: NDArray[np.bool_], hu: NDArray[np.float32], voxel_ml: float
+    air: NDArray[np.bool_], hu: NDArray[np.float32], grid_mm: tuple[float, ...]
 ) -> tuple[NDArray[np.bool_], float]:
+    voxel_ml = float(np.prod(grid_mm)) / 1000
     labels = cc3d.connected_components(air, connectivity=6)
     flat = labels.reshape(-1)
     counts = np.bincount(flat)
     means = np.bincount(flat, weights=hu.reshape(-1)) / np.maximum(counts, 1)
     kept = (counts * voxel_ml >= MIN_LUNG_ML) & (means > LUNG_ABOVE_HU)
-    kept &= _share_of_wall_that_is_body(labels, hu, len(counts)) >= 0.5
+    kept &= _share_of_wall_that_is_body(labels, hu >= AIR_BELOW_HU, grid_mm, len(counts)) >= MIN_BODY_WALL
     kept[0] = False
     return np.asarray(kept[labels]), float(counts[kept].sum() * voxel_ml)
 
 
-def _share_of_wall_that_is_body(labels: NDArray[Any], hu: NDArray[np.float32], count: int) -> NDArray[np.float64]:
-    tissue = cc3d.connected_components(hu >= AIR_BELOW_HU, connectivity=6)
-    sizes = np.bincount(tissue.reshape(-1))
-    sizes[0] = 0
+def _share_of_wall_that_is_body(
+    labels: NDArray[Any], tissue: NDArray[np.bool_], grid_mm: tuple[float, ...], count: int
+) -> NDArray[np.float64]:
+    body = _body(tissue, grid_mm)
     wall, body_wall = np.zeros(count), np.zeros(count)
     before, after = slice(None, -1), slice(1, None)
     for here, there in ((before, after), (after, before)):
-        for a, t in ((labels[:, here], tissue[:, there]), (labels[:, :, here], tissue[:, :, there])):
-            wall += np.bincount(a[t > 0], minlength=count)
-            body_wall += np.bincount(a[t == sizes.argmax()], minlength=count)
+        for rows in (True, False):
+            at, beside = ((slice(None), n) if rows else (slice(None), slice(None), n) for n in (here, there))
+            wall += np.bincount(labels[at][tissue[beside]], minlength=count)
+            body_wall += np.bincount(labels[at][body[beside]], minlength=count)
     return np.asarray(body_wall / np.maximum(wall, 1))
 
 
-def _filled(plane: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _body(tissue: NDArray[np.bool_], grid_mm: tuple[float, ...]) -> NDArray[np.bool_]:
+    """Return the largest piece of what is left of tissue when slices are opened by half of `SHELL_MM`."""
+    in_slice = (1e6, *grid_mm[1:])
+    core = ~_reach(~tissue, in_slice, SHELL_MM / 2)
+    pieces = cc3d.connected_components(core, connectivity=6)
+    sizes = np.bincount(pieces.reshape(-1))
+    sizes[0] = 0
+    largest = np.asarray((pieces == sizes.argmax()) & core)
+    return _reach(largest, in_slice, SHELL_MM / 2) & tissue
+
+
+def _filled(plane: NDArray[np.bool_], pixels: float) -> NDArray[np.bool_]:
+    """Return `plane` with its holes of so many pixels at most filled."""
     labels = cc3d.connected_components(~plane, connectivity=4)
-    return np.asarray(~np.isin(labels, _border(labels)))
+    large = np.flatnonzero(np.bincount(labels.reshape(-1)) > pixels)
+    return np.asarray(~np.isin(labels, np.union1d(_border(labels), large[large > 0])))
 
 
 def _border(labels: NDArray[Any]) -> NDArray[np.int64]:

@@ -30,11 +30,13 @@ class Match:
     ----------
     reference_labels, candidate_labels : the labels present, ascending
     iou : 3D IoU, (reference nodule, candidate)
+    sizes : voxels of each candidate
     """
 
     reference_labels: tuple[int, ...]
     candidate_labels: tuple[int, ...]
     iou: NDArray[np.float64]
+    sizes: tuple[int, ...]
 
     def candidates_of(self, reference_label: int) -> tuple[int, ...]:
         """Return the labels of the candidates that hit a reference nodule."""
@@ -63,6 +65,7 @@ def match(candidate_labels: NDArray[np.uint16], reference_labels: NDArray[np.uin
         reference_labels=tuple(int(label) for label in references),
         candidate_labels=tuple(int(label) for label in candidates),
         iou=shared / union,
+        sizes=tuple(int(size) for size in candidate_sizes),
     )
 
 
@@ -95,12 +98,13 @@ def longest_diameter_mm(component: NDArray[np.bool_], spacing_mm: tuple[float, f
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Nodule:
-    """A reference nodule; `score` is the best of the candidates that hit it, None where none does."""
+    """A reference nodule; `score` is the best of the candidates that hit it, `found_mm3` their volume, or None."""
 
     label: int
     diameter_mm: float
     volume_mm3: float
     score: float | None
+    found_mm3: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -164,12 +168,14 @@ def bounding_box(component: NDArray[np.bool_]) -> tuple[slice, slice, slice]:
 def _nodule(reference: Mask, label: int, matched: Match, scores: dict[int, float]) -> Nodule:
     component = reference.labels == label
     geometry = reference.geometry
-    hits = [scores[candidate] for candidate in matched.candidates_of(label)]
+    hits = matched.candidates_of(label)
+    found = sum(matched.sizes[matched.candidate_labels.index(candidate)] for candidate in hits)
     return Nodule(
         label=label,
         diameter_mm=longest_diameter_mm(component[bounding_box(component)], geometry.spacing_mm),
         volume_mm3=float(np.count_nonzero(component)) * geometry.voxel_mm3,
-        score=max(hits, default=None),
+        score=max((scores[candidate] for candidate in hits), default=None),
+        found_mm3=found * geometry.voxel_mm3 if hits else None,
     )
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slicestream.volumes import bootstrap
-from slicestream.volumes.metrics import HIT_IOU, Case
+from slicestream.volumes import bootstrap, froc
+from slicestream.volumes.metrics import HIT_IOU, Case, Nodule
 
 SIZES_MM = {"under_3": (0.0, 3.0), "3-10": (3.0, 10.0), "10-30": (10.0, 30.0), "30+": (30.0, math.inf)}
 DEFINITIONS = {
@@ -28,6 +28,12 @@ DEFINITIONS = {
     "size bins contain their lower bound",
     "false_positives_per_scan": "candidates that hit no reference nodule / series",
     "froc": "sensitivity and false positives per scan of the candidates with score ≥ threshold",
+    "operating_points": "the highest sensitivity of a threshold with at most so many false positives per scan, at the "
+    "seven rates of LUNA16; their mean is LUNA16's score, there with interpolation",
+    "false_positives_per_scan_at": "the fewest false positives per scan of a threshold with at least that sensitivity; "
+    "null where none reaches it",
+    "volume_error": "of the nodules hit: (found - annotated) / mean of both, percent; bias is the mean, low and high "
+    "are the limits of agreement, bias ± 1.96 standard deviations (Bland and Altman 1986)",
     "interval": "95 % percentile bootstrap over patients; null with fewer than two patients",
 }
 _OVERLAPS = ("pooled", "per_slice", "per_slice_empty_is_one", "per_slice_annotated", "per_case")
@@ -57,11 +63,13 @@ def summarise(
                 "false_positives_per_scan": figures["false positives"],
             },
         },
+        "volume_error": _volume_error([n for n in nodules if n.found_mm3 is not None]),
         "patients": len({case.patient for case in cases}),
         "cases": len(cases),
         "slices": sum(len(case.annotated) for case in cases),
         "slices_annotated": sum(int(np.count_nonzero(case.annotated)) for case in cases),
-        "froc": _froc(cases),
+        "froc": [_point(*point) for point in froc.curve(cases)],
+        **froc.read_off(cases, resamples=resamples),
         "bootstrap": {"resamples": resamples, "seed": bootstrap.SEED, "level": bootstrap.LEVEL, "unit": "patient"},
         "definitions": DEFINITIONS,
         "models": sorted({case.model_hash for case in cases}),
@@ -127,22 +135,18 @@ def _fits(diameter_mm: float, size: str) -> bool:
     return low <= diameter_mm < high
 
 
-def _froc(cases: Sequence[Case]) -> list[dict[str, float | None]]:
-    hits = np.sort([n.score for case in cases for n in case.nodules if n.score is not None])
-    misses = np.sort([score for case in cases for score in case.false_positive_scores])
-    count = sum(len(case.nodules) for case in cases)
-    points = []
-    for threshold in sorted({*hits.tolist(), *misses.tolist()}, reverse=True):
-        found = len(hits) - int(np.searchsorted(hits, threshold))
-        wrong = len(misses) - int(np.searchsorted(misses, threshold))
-        points.append(
-            {
-                "threshold": _number(threshold),
-                "sensitivity": _number(found / count) if count else None,
-                "false_positives_per_scan": _number(wrong / len(cases)),
-            }
-        )
-    return points
+def _point(score: float, sensitivity: float | None, rate: float) -> dict[str, float | None]:
+    found = None if sensitivity is None else _number(sensitivity)
+    return {"threshold": _number(score), "sensitivity": found, "false_positives_per_scan": _number(rate)}
+
+
+def _volume_error(hit: Sequence[Nodule]) -> dict[str, float | None]:
+    pairs = [(n.found_mm3, n.volume_mm3) for n in hit if n.found_mm3 is not None]
+    errors = [200 * (found - drawn) / (found + drawn) for found, drawn in pairs]
+    if not errors:
+        return {"count": 0, "bias": None, "low": None, "high": None}
+    bias, reach = float(np.mean(errors)), 1.96 * float(np.std(errors, ddof=1)) if len(errors) > 1 else math.nan
+    return {"count": len(errors), "bias": _number(bias), "low": _number(bias - reach), "high": _number(bias + reach)}
 
 
 def _detail(case: Case) -> dict[str, Any]:
@@ -168,6 +172,7 @@ def _detail(case: Case) -> dict[str, Any]:
                 "volume_mm3": _number(n.volume_mm3),
                 "hit": n.score is not None,
                 "score": None if n.score is None else _number(n.score),
+                "found_mm3": None if n.found_mm3 is None else _number(n.found_mm3),
             }
             for n in case.nodules
         ],

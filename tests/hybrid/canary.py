@@ -115,7 +115,7 @@ def search(data: bytes, wanted: dict[bytes, str]) -> set[str]:
 
 def unpacked(data: bytes, depth: int = 3) -> Iterator[bytes]:
     """Yield `data` and what zip, gzip, zlib and Blosc2 members of it hold."""
-    yield data.rstrip(b"\0")  # logs are laid out in advance
+    yield data.rstrip(b"\0") + b"\0\0"  # logs are laid out in advance
     if not depth:
         return
     for inner in members(data):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import csv
 import hashlib
 import io
@@ -154,6 +155,10 @@ class Watch(threading.Thread):
         self._stop_asked = threading.Event()
         self._seen: set[tuple[int, int]] = set()
         self._laptop = str(Path("/proc/self/ns/pid").readlink())
+        for path in self._files():  # what is there already was not sent by this run
+            with contextlib.suppress(OSError):
+                status = path.lstat()
+                self._seen.add((status.st_dev, status.st_ino))
         for keep in keeps:
             keep.mkdir(parents=True)
 
@@ -168,16 +173,19 @@ class Watch(threading.Thread):
 
     def _look(self) -> None:
         self.rounds += 1
-        for folder in self.folders:
-            for root, _, files in os.walk(folder):
-                for name in files:
-                    self._hold(Path(root) / name)
+        for path in self._files():
+            self._hold(path)
         for process in Path("/proc").glob("[0-9]*"):
             try:
                 if str((process / "ns/pid").readlink()) != self._laptop:
                     self.spoken |= {(process / part).read_bytes() for part in ("cmdline", "environ")}
             except OSError:
                 continue
+
+    def _files(self) -> Iterator[Path]:
+        for folder in self.folders:
+            for root, _, files in os.walk(folder):
+                yield from (Path(root) / name for name in files)
 
     def _hold(self, path: Path) -> None:
         try:
@@ -194,8 +202,8 @@ class Watch(threading.Thread):
             self._seen.add((status.st_dev, status.st_ino))
 
     def kept(self) -> list[Path]:
-        """Return the links."""
-        return sorted(path for keep in self.keeps for path in keep.iterdir())
+        """Return the links, without those to sockets."""
+        return sorted(path for keep in self.keeps for path in keep.iterdir() if path.is_file())
 
     def clear(self) -> None:
         """Remove the links."""

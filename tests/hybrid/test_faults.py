@@ -80,7 +80,7 @@ def inference_runs() -> bool:
 
 
 def report(fault: str, outcome: str, seconds: float) -> None:
-    """Add a row to the table."""
+    """Add a row to the table, which docs/faults.md shows."""
     TABLE.parent.mkdir(exist_ok=True)
     if not TABLE.exists():
         TABLE.write_text("| fault | outcome | seconds | left behind |\n| --- | --- | --- | --- |\n")
@@ -106,7 +106,7 @@ def refused(fault: str, run: Run, line: str) -> None:
     assert "Traceback" not in run.said(), run.said()[-3000:]
     assert not (run.out).exists()
     assert nothing_left(), left_behind()
-    report(fault, f"exit code {code}: {lines[-1].strip()}", time.monotonic() - run.started)
+    report(fault, f"exit code {code}: {lines[0].strip()}", time.monotonic() - run.started)
 
 
 def begin(room: Path, job: Job, sites: Sites | None = None, **environment: str) -> Run:

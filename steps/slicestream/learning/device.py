@@ -17,12 +17,16 @@ _FAST_BF16 = {"avx512_bf16", "amx_bf16"}  # elsewhere bf16 is emulated and slowe
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Device:
-    """A device, whether convolutions run in bfloat16 on it, the threads used (CPU), and how to call it in a record."""
+    """A device, whether convolutions run in bfloat16 on it, the threads used (CPU), and how to call it in a record.
+
+    `gpus` is how many GPUs share a batch; 0 on the CPU.
+    """
 
     torch_device: torch.device
     bf16: bool
     threads: int
     description: str
+    gpus: int = 0
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context that a forward pass runs in."""
@@ -49,8 +53,10 @@ def choose_device(asked: str, *, threads: int | None = None) -> Device:
         text = f"cpu ({count} threads, {'bfloat16' if bf16 else 'float32'})"
         return Device(torch_device=torch.device("cpu"), bf16=bf16, threads=count, description=text)
     bf16 = torch.cuda.is_bf16_supported()
-    text = f"cuda ({torch.cuda.get_device_name()}, {'bfloat16' if bf16 else 'float32'})"
-    return Device(torch_device=torch.device("cuda"), bf16=bf16, threads=count, description=text)
+    gpus = torch.cuda.device_count()
+    name = torch.cuda.get_device_name() if gpus == 1 else f"{gpus} × {torch.cuda.get_device_name()}"
+    text = f"cuda ({name}, {'bfloat16' if bf16 else 'float32'})"
+    return Device(torch_device=torch.device("cuda"), bf16=bf16, threads=count, description=text, gpus=gpus)
 
 
 def _cpu_flags() -> set[str]:

@@ -92,7 +92,9 @@ def train(
     training, validation = training.to(device.torch_device), validation.to(device.torch_device)
     state = _start(recipe, seed, device)
     _resume(state, checkpoint)
-    forward = torch.compile(state.network) if compiled else state.network
+    forward: Callable[[Tensor], Tensor] = torch.compile(state.network) if compiled else state.network
+    if device.gpus > 1 and not compiled:  # each takes its part of a batch; a compiled network stays on one
+        forward = torch.nn.DataParallel(state.network)
     if state.history:
         on_epoch(state.history)
     while len(state.history) < recipe.epochs and len(state.history) - state.best_epoch < recipe.patience:

@@ -237,7 +237,7 @@ def test_an_api_server_that_restarts_does_not_change_the_outputs(segmenting: Job
     run.until(inference_runs)
     os.kill(int((BED / "kubernetes/run/kube-apiserver.pid").read_text()), signal.SIGKILL)
     shell(ROOT / "tests/testbed/kubernetes/up.sh")
-    recovered("API server restarted", run, segmenting)
+    recovered("API server killed and restarted", run, segmenting)
 
 
 def test_a_role_that_forbids_exec_is_refused(segmenting: Job, tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ class SafeKubernetesConnector(SafeTransfers, DetachedJobs, KubernetesConnector):
         super().__init__(*args, **kwargs)
         self.selector = f"{LABEL}={current().id}"
         self._over = False
+        self._admitted = False
         self.transferBufferSize: int = min(kwargs.get("transferBufferSize", BUFFER), BUFFER)
         self.workers = Workers(self._ready_names)
 
@@ -222,9 +223,11 @@ class SafeKubernetesConnector(SafeTransfers, DetachedJobs, KubernetesConnector):
                 _preload_content=False,
             )
             async with asyncio.timeout(EXEC_S):
-                return await request.__aenter__()
+                socket = await request.__aenter__()
         except LOST as error:
             raise await self._why(error, location, actual) from error
+        self._admitted = True
+        return socket
 
     async def _create_shell(self, command: MutableSequence[str], location: ExecutionLocation) -> Shell:
         socket = await self._open("exec sh", location, stdin=True)
@@ -249,6 +252,9 @@ class SafeKubernetesConnector(SafeTransfers, DetachedJobs, KubernetesConnector):
     async def _why(self, error: BaseException, location: ExecutionLocation, actual: str) -> SiteError:
         """Return what it means that an exec did not open."""
         status = error.status if isinstance(error, aiohttp.WSServerHandshakeError) else 0
+        if status in (401, 403) and self._admitted:
+            # an API server that has just started knows nobody's rights for a moment
+            return SiteUnreachableError(f"{location}: the API server refuses what it allowed before (status {status})")
         if status == 403:
             return SiteError(
                 f"deployment {self.deployment_name}: may not run commands in pods; ask the cluster's "

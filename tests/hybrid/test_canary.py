@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import stat
 import sys
 import time
 from pathlib import Path
@@ -38,6 +40,15 @@ sys.exit(main())
 """
 
 
+def written_since(path: Path, began: float) -> bool:
+    """Tell whether a plain file was written since then; a file that is gone was not."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_mtime >= began
+
+
 def searched(cohort: Path, room: Path, **environment: str) -> set[str]:
     """Run main.cwl on a marked cohort; return the marks found in all that the sites got, said and kept."""
     identities = plant(cohort, room / "marked")
@@ -58,9 +69,10 @@ def searched(cohort: Path, room: Path, **environment: str) -> set[str]:
         found = {what for spoken in watch.spoken for what in search(spoken, wanted)}
         records = on_site("scontrol", "show", "job", "--details") + kubectl("get", "events,pods", "-o", "yaml")
         found |= search(records.encode(), wanted)
-        changed = [path for folder in DISKS for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
-        for path in [*watch.kept(), *(path for path in changed if path.stat().st_mtime >= began - 1)]:
-            found |= search(path.name.encode() + b"\n" + path.read_bytes(), wanted)
+        changed = [path for folder in DISKS for path in folder.rglob("*") if written_since(path, began - 1)]
+        for path in [*watch.kept(), *changed]:
+            with contextlib.suppress(FileNotFoundError):  # a pod's files go with it; the watch has them
+                found |= search(path.name.encode() + b"\n" + path.read_bytes(), wanted)
         return found
     finally:
         watch.clear()

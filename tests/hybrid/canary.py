@@ -143,6 +143,13 @@ def members(data: bytes) -> Iterator[bytes]:
         yield bytes(blosc2.ndarray_from_cframe(data)[:].tobytes())
 
 
+def files_below(folders: list[Path]) -> Iterator[Path]:
+    """Yield the files below; folders that go meanwhile are passed over."""
+    for folder in folders:
+        for root, _, files in os.walk(folder):
+            yield from (Path(root) / name for name in files)
+
+
 class Watch(threading.Thread):
     """Keeps, as hard links, files that appear under `folders`, and the sites' command lines and environments."""
 
@@ -155,7 +162,7 @@ class Watch(threading.Thread):
         self._stop_asked = threading.Event()
         self._seen: set[tuple[int, int]] = set()
         self._laptop = str(Path("/proc/self/ns/pid").readlink())
-        for path in self._files():  # what is there already was not sent by this run
+        for path in files_below(self.folders):  # what is there already was not sent by this run
             with contextlib.suppress(OSError):
                 status = path.lstat()
                 self._seen.add((status.st_dev, status.st_ino))
@@ -173,7 +180,7 @@ class Watch(threading.Thread):
 
     def _look(self) -> None:
         self.rounds += 1
-        for path in self._files():
+        for path in files_below(self.folders):
             self._hold(path)
         for process in Path("/proc").glob("[0-9]*"):
             try:
@@ -181,11 +188,6 @@ class Watch(threading.Thread):
                     self.spoken |= {(process / part).read_bytes() for part in ("cmdline", "environ")}
             except OSError:
                 continue
-
-    def _files(self) -> Iterator[Path]:
-        for folder in self.folders:
-            for root, _, files in os.walk(folder):
-                yield from (Path(root) / name for name in files)
 
     def _hold(self, path: Path) -> None:
         try:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from canary import PLAIN, Watch, needles, plant, search
+from canary import PLAIN, Watch, files_below, needles, plant, search
 
 from bed import need_bed
 from hybrid import BED, kubectl, on_site, start
@@ -69,7 +69,7 @@ def searched(cohort: Path, room: Path, **environment: str) -> set[str]:
         found = {what for spoken in watch.spoken for what in search(spoken, wanted)}
         records = on_site("scontrol", "show", "job", "--details") + kubectl("get", "events,pods", "-o", "yaml")
         found |= search(records.encode(), wanted)
-        changed = [path for folder in DISKS for path in folder.rglob("*") if written_since(path, began - 1)]
+        changed = [path for path in files_below(DISKS) if written_since(path, began - 1)]
         for path in [*watch.kept(), *changed]:
             with contextlib.suppress(FileNotFoundError):  # a pod's files go with it; the watch has them
                 found |= search(path.name.encode() + b"\n" + path.read_bytes(), wanted)

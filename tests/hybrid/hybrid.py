@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 BED = Path(os.environ.get("TESTBED") or Path.home() / ".cache/slicestream/testbed")
 KUBECTL = BED / "kubernetes/root/usr/bin/kubectl"
+SCRIPT = runpy.run_path(str(ROOT / "environments/hybrid/run"))
 RUNS: list[str] = []  # the ids of all runs that were started
 SCRATCH = BED / "hpc/sites/hpc/scratch/slicestream"  # the site's, as this machine sees it
 
@@ -44,14 +46,7 @@ def lead_paths(path: Path) -> dict[str, Any]:
     """Return a StreamFlow file with whole paths to its templates and manifests."""
     document: dict[str, Any] = yaml.safe_load(path.read_text())
     for deployment in document["deployments"].values():
-        config = deployment["config"]
-        if "files" in config:
-            config["files"] = [str(path.parent / file) for file in config["files"]]
-        for name, service in config.get("services", {}).items():
-            if isinstance(service, dict):
-                service["file"] = str(path.parent / service["file"])
-            else:
-                config["services"][name] = str(path.parent / service)
+        deployment["config"] = SCRIPT["lead"](path.parent, deployment["config"])
     return document
 
 
@@ -188,7 +183,7 @@ def left_behind() -> list[str]:
         found += [f"folder {path.name}" for path in SCRATCH.glob(run)]
         found += [name for name in things if run in name]
         found += [f"process {pid} on a site" for pid in site_processes(run)]
-        found += [f"process {pid} here" for pid in shell("pgrep", "-f", f"streamflow run.*{run}", check=False).split()]
+        found += [f"process {pid} here" for pid in shell("pgrep", "-f", run, check=False).split()]
     return found
 
 

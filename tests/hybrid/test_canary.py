@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from canary import PLAIN, Watch, files_below, needles, plant, search
+from watch import Watch, files_below
 
 from bed import need_bed
+from canary import PLAIN, needles, plant, search
 from hybrid import BED, kubectl, on_site, start
 
 pytestmark = pytest.mark.slow

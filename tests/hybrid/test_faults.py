@@ -271,7 +271,7 @@ def test_an_image_that_is_missing_in_the_cluster_is_refused(segmenting: Job, tmp
 # --- the laptop
 
 PHASES: dict[str, tuple[str, Callable[[], bool]]] = {
-    "preprocess": ("training", lambda: "preprocess" in shell("ps", "-eo", "args") and not slurm_jobs()),
+    "preprocess": ("training", lambda: bool(shell("pgrep", "-f", "slicestream preprocess", check=False))),
     "train": ("training", training_runs),
     "infer": ("segmenting", inference_runs),
     "export": ("segmenting", lambda: bool(shell("pgrep", "-f", "slicestream export", check=False))),

@@ -11,7 +11,7 @@ import pytest
 
 from bed import need_bed
 from slicestream.errors import SiteError
-from slicestream.sites.cluster import REQUEST_S, cluster, current_context
+from slicestream.sites.cluster import REQUEST_S, cluster, resolved
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_the_namespace_is_the_named_one_else_the_contexts_else_default() -> None
         assert (ours.name, ours.namespace) == ("one", "first")
     with cluster("one", namespace="mine") as ours:
         assert ours.namespace == "mine"
-    assert current_context() == ("two", "default")
+    assert resolved("", "") == ("two", "default")
 
 
 @pytest.mark.usefixtures("nowhere")

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from slicestream.errors import BindingError
+from slicestream.sites.deployments import wrapped
 
 # preprocess and export see identities; evaluate and report read what preprocess keeps at home.
 KEPT_HERE = frozenset({"preprocess", "export", "evaluate", "report"})
@@ -86,10 +87,10 @@ def _chain(name: str, config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         seen.add(name)
         deployment = _mapping(deployments.get(name))
         yield name, str(deployment.get("type", "unknown"))
-        wraps = deployment.get("wraps")
-        if wraps is None:
+        inner = wrapped(deployment)
+        if inner is None:
             return
-        name = str(wraps["deployment"] if isinstance(wraps, Mapping) else wraps)
+        name = inner
 
 
 def _deepest(path: PurePosixPath, entries: Mapping[PurePosixPath, Mapping[str, Any]]) -> Mapping[str, Any] | None:

@@ -60,9 +60,9 @@ def cluster(context: str, *, namespace: str = "", kubeconfig: str | None = None)
             ) from error
 
 
-def current_context() -> tuple[str, str]:
-    """Return the name and the namespace of kubectl's current context. Raises SiteError if there is none."""
-    with cluster("") as found:
+def resolved(context: str, namespace: str, *, kubeconfig: str | None = None) -> tuple[str, str]:
+    """Return both by name, where "" stands for the current context and for its namespace. Raises SiteError."""
+    with cluster(context, namespace=namespace, kubeconfig=kubeconfig) as found:
         return found.name, found.namespace
 
 

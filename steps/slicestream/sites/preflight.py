@@ -13,6 +13,7 @@ import kubernetes
 
 from slicestream.errors import SiteError
 from slicestream.sites.cluster import REQUEST_S, Cluster, cluster, refusal
+from slicestream.sites.deployments import WORK_FOLDER, wrapped
 from slicestream.sites.ssh import Site, connected
 
 NEEDED_GB = 5.0  # a training set, a model and their copies
@@ -68,9 +69,9 @@ def findings(config: Mapping[str, Any], *, where: Path) -> Iterator[Finding]:
 
 def _ssh(deployment: Mapping[str, Any], deployments: Mapping[str, Any], here: Path) -> Looked:
     chain = [deployment]
-    while wraps := chain[-1].get("wraps"):
-        chain.append(deployments[wraps["deployment"] if isinstance(wraps, Mapping) else wraps])
-    folder = next((one["workdir"] for one in chain if "workdir" in one), "/tmp/streamflow")  # noqa: S108  # its default
+    while inner := wrapped(chain[-1]):
+        chain.append(deployments[inner])
+    folder = next((one["workdir"] for one in chain if "workdir" in one), WORK_FOLDER)
     nodes = chain[-1]["config"].get("nodes") or [chain[-1]["config"].get("hostname", "")]
     for node in nodes:
         with connected(node["hostname"] if isinstance(node, Mapping) else node) as site:

@@ -18,7 +18,6 @@ from typing import Any
 import aiohttp
 from kubernetes_asyncio.client import ApiException, AppsV1Api
 from kubernetes_asyncio.config import ConfigException
-from kubernetes_asyncio.config.kube_config import list_kube_config_contexts
 from kubernetes_asyncio.utils import FailToCreateError, create_from_dict
 from streamflow.core import utils
 from streamflow.core.data import StreamWrapper
@@ -26,6 +25,7 @@ from streamflow.core.deployment import ExecutionLocation, Shell
 from streamflow.core.scheduling import AvailableLocation
 from streamflow.deployment.connector.kubernetes import KubernetesBaseConnector, KubernetesConnector, KubernetesShell
 
+from slicestream.sites.cluster import resolved
 from slicestream.streamflow_plugin.faults import PodGoneError, SiteError, SiteUnreachableError
 from slicestream.streamflow_plugin.jobs import DetachedJobs
 from slicestream.streamflow_plugin.manifests import LABEL, of_run, read_manifests, workers
@@ -69,13 +69,14 @@ class SafeKubernetesConnector(SafeTransfers, DetachedJobs, KubernetesConnector):
 
     async def _deploy(self, external: bool) -> None:
         try:
-            self.namespace: str = self.namespace or self._context_namespace()
+            context, namespace = resolved(self.kubeContext or "", self.namespace or "", kubeconfig=self.kubeconfig)
+            self.namespace: str = namespace
             await KubernetesBaseConnector.deploy(self, external)
             if external:
                 self.selector = ""  # pods that somebody else made for this: by their container's name, as in rc3
                 return
             objects = of_run(read_manifests(self.files), current().id, namespace=self.namespace)
-            current().reached.add(self.kubeContext or "")
+            current().reached.add(context)
             for one in objects:
                 await create_from_dict(self.client.api_client, one, namespace=self.namespace)
             await self._all_ready(workers(objects))
@@ -91,12 +92,6 @@ class SafeKubernetesConnector(SafeTransfers, DetachedJobs, KubernetesConnector):
             raise SiteError(
                 f"{self.deployment_name}: cluster cannot be reached: {error or type(error).__name__}"
             ) from error
-
-    def _context_namespace(self) -> str:
-        every, chosen = list_kube_config_contexts(self.kubeconfig)
-        if self.kubeContext:
-            chosen = next((one for one in every if one["name"] == self.kubeContext), None)
-        return str((chosen or {}).get("context", {}).get("namespace") or "default")
 
     async def _pods(self) -> list[Any]:
         try:

@@ -20,6 +20,8 @@ from streamflow.log_handler import logger
 
 from slicestream.errors import SliceStreamError
 from slicestream.sites.bindings import check_bindings
+from slicestream.sites.cluster import resolved
+from slicestream.sites.deployments import WORK_FOLDER, wrapped
 from slicestream.sites.runs import Place, abandoned_runs, start_run
 from slicestream.streamflow_plugin.repairs import OneLine
 from slicestream.streamflow_plugin.session import current
@@ -36,7 +38,7 @@ class RunManager(DefaultDeploymentManager):
         super().__init__(context)
         deployments = context.config.get("deployments") or {}
         self.remote = {name: one for name, one in deployments.items() if one.get("type") in REMOTE}
-        current().record.known_as = {inner: name for name, one in self.remote.items() if (inner := _inner(one))}
+        current().record.known_as = {inner: name for name, one in self.remote.items() if (inner := wrapped(one))}
         self._beginning = asyncio.Lock()
         if self.remote:
             one_line_errors()
@@ -60,8 +62,8 @@ class RunManager(DefaultDeploymentManager):
         deployment: Any = self.remote[name]
         if workdir := deployment.get("workdir"):
             return str(workdir).rstrip("/")
-        inner = _inner(deployment) or ""
-        return self._base(inner) if inner in self.remote else "/tmp/streamflow"  # noqa: S108 - StreamFlow's default
+        inner = wrapped(deployment) or ""
+        return self._base(inner) if inner in self.remote else WORK_FOLDER
 
     async def _deploy(self, deployment_config: DeploymentConfig) -> None:
         if deployment_config.name in self.remote:
@@ -90,8 +92,13 @@ class RunManager(DefaultDeploymentManager):
         deployment: Any = self.remote[name]
         config, kind = deployment.get("config") or {}, deployment["type"]
         if kind == "kubernetes":
-            return [Place(kind=kind, host=config.get("kubeContext") or "", namespace=config.get("namespace") or "")]
-        inner = name if kind == "ssh" else _inner(deployment)
+            # by name: the current context may be another one when this run is cleaned up
+            file = config.get("kubeconfig") and os.path.expanduser(config["kubeconfig"])  # noqa: PTH111 - a text
+            context, namespace = resolved(
+                config.get("kubeContext") or "", config.get("namespace") or "", kubeconfig=file or None
+            )
+            return [Place(kind=kind, host=context, namespace=namespace)]
+        inner = name if kind == "ssh" else wrapped(deployment)
         nodes = (self.remote.get(inner or "", {}).get("config") or {}).get("nodes", [])
         hosts = [node if isinstance(node, str) else node["hostname"] for node in nodes]
         return [Place(kind=kind, host=host, folder=deployment["workdir"]) for host in hosts]
@@ -154,11 +161,6 @@ def one_line_errors() -> None:
     """Show a foreseen error as one line."""
     if not any(isinstance(one, OneLine) for one in logger.filters):
         logger.addFilter(OneLine())
-
-
-def _inner(deployment: Any) -> str | None:
-    wraps = deployment.get("wraps")
-    return wraps["deployment"] if isinstance(wraps, dict) else wraps
 
 
 def _catch_signals() -> None:

@@ -37,7 +37,7 @@ class LinkRecord:
 
 
 @dataclass(slots=True)
-class RunRecord:
+class SitesRecord:
     """What a run did."""
 
     run: str

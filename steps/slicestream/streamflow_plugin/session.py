@@ -13,7 +13,7 @@ from streamflow.log_handler import logger
 
 from slicestream.sites.runs import Place, Run
 from slicestream.streamflow_plugin.faults import PodGoneError, SiteError, SiteUnreachableError, repeating
-from slicestream.streamflow_plugin.record import RunRecord
+from slicestream.streamflow_plugin.record import SitesRecord
 
 PATIENCE_S = 90.0  # how long a site may be out of reach before the run fails
 PAUSE_S = 2.0
@@ -31,10 +31,8 @@ class Session:
         self.run: Run | None = None
         self.ending = False
         self.stopped = False  # by a signal
-        self.record = RunRecord(self.id)
-        self.reached: set[str] = (
-            set()
-        )  # ssh hosts that were logged in to, Kubernetes contexts that were asked for objects
+        self.record = SitesRecord(self.id)
+        self.reached: set[str] = set()  # ssh hosts and Kubernetes contexts where something may have been made
 
     def check_open(self) -> None:
         """Refuse new work on a site once the run is ending, so that nothing is made behind the removal's back."""

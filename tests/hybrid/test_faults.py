@@ -200,7 +200,7 @@ def test_a_full_disk_on_the_site_is_refused(training: Job, tmp_path: Path) -> No
         f"mount --bind /mnt/images {inside}/images",
     )
     try:
-        refused("disk full on the site", begin(tmp_path, training), r"No space left on device")
+        refused("disk full on the site", begin(tmp_path, training), r"No space left on device.*Make room there")
     finally:
         on_site("sh", "-c", f"umount -l {inside}/images; umount -l {inside}; umount -l /mnt/images")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 
@@ -16,6 +17,10 @@ class SiteError(errors.SiteError, WorkflowExecutionException):
     """Something at a site went wrong: one line, not to be tried again."""
 
 
+class SiteFullError(SiteError):
+    """The disk or the quota of the site is full: somebody has to make room."""
+
+
 class SiteUnreachableError(SiteError):
     """The site did not answer: worth another try."""
 
@@ -26,3 +31,14 @@ class PodGoneError(SiteError):
     def __init__(self, message: str, recover: Callable[[], Awaitable[None]]) -> None:
         super().__init__(message)
         self.recover = recover
+
+
+def command_failed(where: str, said: str, otherwise: str) -> SiteError:
+    """Return the error for a command that failed at a site: its last lines, or what else is known of its end."""
+    text = "; ".join(line.strip() for line in said.strip().splitlines()[-3:]) or otherwise
+    if re.search(r"No space left on device|[Qq]uota exceeded", text):
+        return SiteFullError(
+            f"{where}: {text}. Make room there (`slicestream clean` removes what earlier runs left), or name another "
+            "`workdir` in the StreamFlow file; then run again"
+        )
+    return SiteError(f"{where}: {text}")

@@ -16,7 +16,7 @@ from aiohttp import WSMsgType
 from kubernetes_asyncio.stream import ws_client
 from streamflow.deployment.stream import BaseStreamWrapper
 
-from slicestream.streamflow_plugin.faults import SiteError, SiteUnreachableError
+from slicestream.streamflow_plugin.faults import SiteError, SiteUnreachableError, command_failed
 from slicestream.streamflow_plugin.pods import parse_status
 
 CLOSE_STDIN = b"\xff\x00"
@@ -107,5 +107,4 @@ class ExecStream(BaseStreamWrapper):
         if (ended := parse_status(self._status.decode())) is None:
             raise SiteUnreachableError(f"{self.name}: connection lost")
         if ended[0] != 0:
-            said = "; ".join(self._said.decode(errors="replace").strip().splitlines()[-3:])
-            raise SiteError(f"{self.name}: {said or ended[1]}")
+            raise command_failed(self.name, self._said.decode(errors="replace"), ended[1])

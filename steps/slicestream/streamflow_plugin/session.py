@@ -12,7 +12,7 @@ from typing import TypeVar
 from streamflow.log_handler import logger
 
 from slicestream.sites.runs import Place, Run
-from slicestream.streamflow_plugin.faults import PodGoneError, SiteError, SiteUnreachableError, repeating
+from slicestream.streamflow_plugin.faults import PodGoneError, SiteError, SiteFullError, SiteUnreachableError, repeating
 from slicestream.streamflow_plugin.record import SitesRecord
 
 PATIENCE_S = 90.0  # how long a site may be out of reach before the run fails
@@ -94,7 +94,7 @@ async def patiently(
                 raise SiteError(f"{what}: given up after {patience_s:.0f} s: {error}") from error
             logger.warning(f"{what}: {error}; trying again")
         except SiteError as error:
-            if current().ending or failures == again:
+            if current().ending or failures == again or isinstance(error, SiteFullError):
                 raise
             failures += 1
             logger.warning(f"{what}: {error}; trying again")

@@ -21,7 +21,7 @@ from streamflow.core.deployment import ExecutionLocation
 from streamflow.deployment.connector.ssh import SSHConfig, SSHConnector, SSHContext, get_param_from_file
 from streamflow.deployment.stream import BaseStreamWrapper
 
-from slicestream.streamflow_plugin.faults import SiteError, SiteUnreachableError
+from slicestream.streamflow_plugin.faults import SiteError, SiteUnreachableError, command_failed
 from slicestream.streamflow_plugin.jobs import DetachedJobs, once
 from slicestream.streamflow_plugin.session import current, patiently
 from slicestream.streamflow_plugin.transfers import SafeTransfers, closing_streams
@@ -154,7 +154,8 @@ class _Stream(BaseStreamWrapper):
         if self.process.returncode is None:
             raise SiteUnreachableError(f"{self.host}: connection lost")
         if self.process.returncode != 0:
-            raise SiteError(f"{self.host}: {_one_line(said) or f'exit code {self.process.returncode}'}")
+            text = said.decode(errors="replace") if isinstance(said, bytes) else said or ""
+            raise command_failed(self.host, text, f"exit code {self.process.returncode}")
 
     async def abort(self) -> None:
         """Break off, so that the other end sees no proper end."""
@@ -262,8 +263,3 @@ class SafeSSHConnector(SafeTransfers, DetachedJobs, SSHConnector):
         self._over = True
         self._shells.clear()
         await super().undeploy(external)
-
-
-def _one_line(text: bytes | str | None) -> str:
-    said = text.decode(errors="replace") if isinstance(text, bytes) else text or ""
-    return "; ".join(line.strip() for line in said.strip().splitlines()[-3:])

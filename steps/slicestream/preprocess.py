@@ -22,7 +22,7 @@ import cc3d
 import numpy as np
 from numpy.typing import NDArray
 
-from slicestream.dicom.annotations import read_mask
+from slicestream.dicom.annotations.unitochest import read_mask
 from slicestream.dicom.identity import IdentityWriter
 from slicestream.dicom.pseudonyms import pseudonym, read_key
 from slicestream.dicom.series import Series, read_series

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage
 
-from slicestream.dicom.annotations import TABLE, Row, read_table
+from slicestream.dicom.annotations.unitochest import TABLE, Row, read_table
 from slicestream.dicom.files import needed, optional, read_dicom, text_of
 from slicestream.errors import StudyError
 

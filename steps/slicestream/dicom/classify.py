@@ -7,18 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydicom.dataset import Dataset
-from pydicom.uid import (
-    CTImageStorage,
-    EnhancedCTImageStorage,
-    LegacyConvertedEnhancedCTImageStorage,
-    MediaStorageDirectoryStorage,
-)
+from pydicom.uid import CTImageStorage, MediaStorageDirectoryStorage
 
+from slicestream.dicom.enhanced import MULTI_FRAME
 from slicestream.dicom.files import needed, one_line, optional, read_dicom, text_of
 from slicestream.dicom.manifest import Finding
 from slicestream.errors import StudyError
 
-MULTI_FRAME = frozenset({EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage})
 _CT = MULTI_FRAME | {CTImageStorage}
 # What lies beside a CT in a clinical folder and holds no image of its own to segment.
 _COMPANIONS = {"SEG", "SR", "PR", "KO", "RTSTRUCT", "RTPLAN", "RTDOSE", "REG", "DOC", "OT", "SC", "FID", "PT", "PLAN"}
@@ -88,7 +83,7 @@ def check_ct(header: Dataset, path: Path) -> None:
         raise StudyError(
             f"{path}: modality {modality} ({getattr(kind, 'name', kind)}); "
             "need CT (CT Image Storage, one file per slice). Remove it from the folder, or convert it.",
-            reason="other-modality",
+            reason="mixed-modality",
         )
 
 
@@ -109,10 +104,12 @@ def _kind_of(header: Dataset, path: Path) -> CtFile | Finding:
         return Finding(
             path=path, reason="dicomdir", found="DICOMDIR", text=f"{path}: a list of files; they are looked for."
         )
-    modality, image_type = str(needed(header, "Modality", path)), text_of(header, "ImageType", path)
-    series = str(needed(header, "SeriesInstanceUID", path))
-    aside = Finding(path=path, reason="companion", found=modality, text="", series=series)
-    if modality in _COMPANIONS:
+    modality, image_type = text_of(header, "Modality", path), text_of(header, "ImageType", path)
+    if not modality and (kind in _CT or name == str(kind)):
+        needed(header, "Modality", path)  # only some objects that are no images have none: palettes, protocols
+    series = text_of(header, "SeriesInstanceUID", path)
+    aside = Finding(path=path, reason="companion", found=modality or name, text="", series=series)
+    if modality in _COMPANIONS or not modality:
         return replace(aside, text=f"{path}: {name}, no CT image.", references=_references(header, path))
     if "Secondary Capture" in name or (kind in _CT and "SCREEN SAVE" in image_type):
         return replace(aside, reason="secondary-capture", text=f"{path}: {name}, a picture of a screen or a page.")

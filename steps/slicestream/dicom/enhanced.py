@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import (
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    EnhancedCTImageStorage,
+    LegacyConvertedEnhancedCTImageStorage,
+    generate_uid,
+)
 
 from slicestream.dicom.files import needed, one_line, optional, read_dicom, whole
 from slicestream.errors import SeriesError, StudyError
 
+MULTI_FRAME = frozenset({EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage})
 # Functional group → its elements that an image of one frame has in its header, and their names there.
 _GROUPS = {
     "PlanePositionSequence": {"ImagePositionPatient": ""},
@@ -130,3 +137,42 @@ class FramePixels:
                     f"{path}: pixels cannot be decoded ({one_line(str(error))}); damaged. Fetch it again."
                 ) from error
         self._path = path
+
+
+def standing_in(frames: Sequence[Dataset]) -> dict[str, Dataset]:
+    """Make frames of multi-frame images look as images of their own, in place, for a writer that knows only those.
+
+    Returns name that stands in (SOPInstanceUID) → class, UID and frame that it stands for; empty where there are none.
+    """
+    found: dict[str, Dataset] = {}
+    for frame in frames:
+        number = frame.get("ReferencedFrameNumber")
+        if frame.get("SOPClassUID") not in MULTI_FRAME or number is None:
+            continue
+        real = Dataset()
+        real.ReferencedSOPClassUID, real.ReferencedSOPInstanceUID = frame.SOPClassUID, frame.SOPInstanceUID
+        real.ReferencedFrameNumber = number
+        frame.SOPClassUID = CTImageStorage
+        frame.SOPInstanceUID = generate_uid(prefix=None, entropy_srcs=[str(frame.SOPInstanceUID), str(number)])
+        del frame.ReferencedFrameNumber
+        found[frame.SOPInstanceUID] = real
+    return found
+
+
+def name_frames(written: Dataset, real: Mapping[str, Dataset]) -> None:
+    """Put the frames themselves, in place, wherever `written` refers to what stands in for them."""
+    if not real:
+        return
+    for item in written.get("ReferencedSeriesSequence") or ():
+        whole_images: dict[str, Dataset] = {}
+        for image in item.ReferencedInstanceSequence:
+            named = Dataset()
+            meant = real.get(image.ReferencedSOPInstanceUID, image)
+            named.ReferencedSOPClassUID = meant.ReferencedSOPClassUID
+            named.ReferencedSOPInstanceUID = meant.ReferencedSOPInstanceUID
+            whole_images[named.ReferencedSOPInstanceUID] = named
+        item.ReferencedInstanceSequence = list(whole_images.values())
+    for group in written.get("PerFrameFunctionalGroupsSequence") or ():
+        for derivation in group.get("DerivationImageSequence") or ():
+            for image in derivation.SourceImageSequence:
+                image.update(real.get(image.ReferencedSOPInstanceUID, Dataset()))

@@ -147,6 +147,9 @@ def _encoded(header: Dataset, source_name: str) -> bytes:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            if header.original_encoding[1] is False:  # numbers become Python's own, words of pixels are not in it
+                header.walk(lambda _, element: element.value)
+                header.set_original_encoding(implicit, True)
             header.save_as(target, enforce_file_format=True)
     except Exception as error:  # a damaged element may fail in any way
         reason = one_line(str(error))

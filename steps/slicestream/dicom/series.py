@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from slicestream.dicom.classify import MULTI_FRAME, check_ct
-from slicestream.dicom.enhanced import FramePixels, frames_of
+from slicestream.dicom.classify import check_ct
+from slicestream.dicom.enhanced import MULTI_FRAME, FramePixels, frames_of
 from slicestream.dicom.files import needed, read_dicom, text_of
 from slicestream.dicom.identity import strip_pixels
 from slicestream.dicom.manifest import Finding
 from slicestream.dicom.pixels import check_plain_grey, hounsfield
 from slicestream.dicom.stack import Image, Stack, stacks_of
 from slicestream.dicom.study import Batch, SourceSlice
-from slicestream.errors import AnnotationError, SeriesError, StudyError
+from slicestream.errors import AnnotationError, StudyError
 from slicestream.volumes.geometry import Geometry
 
 # Group 7FE0 but for what says where the frames lie, which is kept in the header.
@@ -174,5 +174,5 @@ class _Reader:
 
 def _finding(uid: str, sources: Sequence[SourceSlice], error: StudyError) -> Finding:
     files = {source.path for source in sources}
-    reason = error.reason or ("series" if isinstance(error, SeriesError) else "damaged")
+    reason = error.reason or ("header" if uid else "damaged")
     return Finding(path=min(files).parent, reason=reason, found="CT", text=str(error), files=len(files), series=uid)

@@ -142,7 +142,8 @@ def _parted(places: Sequence[Sequence[Image]]) -> list[Stack] | None:
     for name in PARTING:
         groups: dict[str, list[Image]] = defaultdict(list)
         for image in _flat(places):
-            groups[text_of(image.header, name, image.source.path)].append(image)
+            value = optional(image.header, name, image.source.path)
+            groups["" if value is None else str(value).strip()].append(image)
         least = min(len(places), 2)
         if "" in groups or len(groups) < 2 or min(map(len, groups.values())) < least:
             continue

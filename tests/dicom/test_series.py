@@ -327,3 +327,17 @@ def test_a_tilt_below_half_a_pixel_is_no_tilt(tmp_path: Path) -> None:
     change(tmp_path / "cohort" / "3.dcm", ImagePositionPatient=["0", "0.3", "7.5"])
     (volume,) = preprocess(tmp_path / "cohort", tmp_path / "out")
     assert volume.hu.shape == (4, 16, 16)
+
+
+def test_a_tilt_is_told_in_degrees_and_an_uneven_shift_apart_from_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, shifts in (("even", (0, 1, 2, 3)), ("uneven", (0, 3, 0, 3))):
+        for k, shift in enumerate(shifts):
+            place = ["0", f"{shift}", f"{2.5 * k}"]
+            ct_slice(tmp_path / name / f"{k}", z_mm=2.5 * k, ImagePositionPatient=place)
+        with pytest.raises(AssertionError):
+            preprocess(tmp_path / name, tmp_path / "out")
+    said = capsys.readouterr().err
+    assert "up to 3.0 mm sideways (gantry tilt of 21.8 degrees)" in said  # atan(1 / 2.5)
+    assert "up to 3.0 mm sideways (not evenly)" in said

@@ -181,7 +181,8 @@ def _arranged(images: list[Image]) -> tuple[list[Image], Geometry]:
     drift = (places - places[order[0]]) @ np.stack((along_column, along_row), axis=1)
     if np.abs(drift).max() > _DRIFT_PIXELS * min(frame.spacing_mm):
         raise SeriesError(
-            f"{first.source.path.parent}: slices shift by up to {np.abs(drift).max():.1f} mm sideways (tilt?); "
+            f"{first.source.path.parent}: slices shift by up to {np.abs(drift).max():.1f} mm sideways "
+            f"({_cause(drift[order], distance[order], min(frame.spacing_mm))}); "
             "need a straight stack. Resample the series, or leave it out.",
             reason="tilt",
         )
@@ -191,6 +192,15 @@ def _arranged(images: list[Image]) -> tuple[list[Image], Geometry]:
         direction_lps=(_vector(normal), _vector(along_row), _vector(along_column)),
     )
     return ordered, geometry
+
+
+def _cause(drift: NDArray[np.float64], distance: NDArray[np.float64], pixel_mm: float) -> str:
+    """Return what shifts the slices, (slice, axis) in mm: a tilted gantry shifts each by as much as the one before."""
+    along = distance - distance[0]
+    per_mm = (along @ drift) / (along @ along)
+    if np.abs(drift - np.outer(along, per_mm)).max() > _DRIFT_PIXELS * pixel_mm:
+        return "not evenly"
+    return f"gantry tilt of {np.degrees(np.arctan(np.linalg.norm(per_mm))):.1f} degrees"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -137,11 +137,11 @@ class _Share:
         for number, (patient, series) in enumerate(_all_series(patients, self.account, pixels=True), start=1):
             series_id = _series_id(self.key, patient, series)
             try:
-                self._write_series(series_id, series, identities)
+                annotated = self._write_series(series_id, series, identities)
             except StudyError as error:  # a header that cannot be kept, or not be read
                 self.account.unusable(series, error)
                 continue
-            self.account.used(series, str(series_id))
+            self.account.used(series, str(series_id), annotated=annotated)
             if time.monotonic() - told > _PROGRESS_EVERY_S:
                 told = time.monotonic()
                 _say(f"{number} of about {total} series")
@@ -184,7 +184,8 @@ class _Share:
         write_text(index, text)
         self.record.add_output(index, hashlib.sha256(text.encode()).hexdigest())
 
-    def _write_series(self, series_id: SeriesId, series: Series, identities: IdentityWriter) -> None:
+    def _write_series(self, series_id: SeriesId, series: Series, identities: IdentityWriter) -> bool:
+        """Write what a series becomes; tell whether it is annotated. Raises StudyError before anything is written."""
         assert series.hu is not None
         volume = Volume(id=series_id, hu=series.hu, geometry=series.geometry)
         # file names within the cohort: the way back from a pseudonym, kept in the identity map only
@@ -213,6 +214,7 @@ class _Share:
             stack = SliceStack(id=series_id, hu=hu, nodule=drawn, spacing_mm=series.geometry.spacing_mm)
             self.stacks.append(stack)
         self.entries.append(entry)
+        return nodule is not None
 
 
 def _all_series(patients: list[Patient], account: Account, *, pixels: bool) -> Iterator[tuple[Patient, Series]]:
@@ -311,9 +313,10 @@ def _print_plan(
     totals = np.zeros(4)
     for patient, series in listed:
         series_id = _series_id(key, patient, series)
-        account.used(series, str(series_id))
         slices, rows, columns = series.geometry.shape
-        training = len(_chosen(series_id, _nodules(series), negatives))
+        nodule = _nodules(series)
+        account.used(series, str(series_id), annotated=nodule is not None)
+        training = len(_chosen(series_id, nodule, negatives))
         megabytes = slices * rows * columns * 2e-6, training * rows * columns * 3e-6
         totals += (slices, megabytes[0], training, megabytes[1])
         print(

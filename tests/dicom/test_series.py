@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ from ct_files import ROOT, SIZE, change, ct_series, ct_slice, enhanced_ct, unito
 from slicestream.__main__ import main
 from slicestream.dicom.identity import read_identities
 from slicestream.dicom.segmentation import write_segmentation
+from slicestream.dicom.series import Series, read_series
+from slicestream.dicom.study import find_cohort
 from slicestream.volumes.mask import Candidate, Mask
 from slicestream.volumes.volume import Volume, read_volume
 
@@ -212,6 +216,37 @@ def test_rescale_is_that_of_each_slice(tmp_path: Path) -> None:
         ct_slice(path, z_mm=k, RescaleSlope=slope, RescaleIntercept=intercept, PixelData=filled(100))
     (volume,) = preprocess(tmp_path / "cohort", tmp_path / "out")
     assert volume.hu[:, 0, 0].tolist() == [-924, -950, 200]
+
+
+def test_reading_a_series_takes_the_memory_of_its_volume_and_of_a_few_slices(tmp_path: Path) -> None:
+    slices, side = 40, 512
+    for k in range(slices):
+        pixels = np.full((side, side), k, "<u2").tobytes()
+        ct_slice(tmp_path / f"{k}", z_mm=k, Rows=side, Columns=side, PixelData=pixels)
+    (batch,) = find_cohort(tmp_path).patients[0].batches
+    tracemalloc.start()
+    (series,) = read_series(batch)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert isinstance(series, Series)
+    assert series.hu is not None
+    assert series.hu[:, 0, 0].tolist() == [k - 1024 for k in range(slices)]
+    few = 6 * side * side * 8 + slices * 100_000
+    assert series.hu.nbytes < peak < series.hu.nbytes + few < 2 * series.hu.nbytes
+
+
+def test_looking_at_a_series_grows_no_faster_than_its_length(tmp_path: Path) -> None:
+    spent = []
+    for slices in (100, 400):
+        for k in range(slices):
+            ct_slice(tmp_path / f"{slices}" / f"{k}", z_mm=k)
+        began = time.process_time()
+        (batch,) = find_cohort(tmp_path / f"{slices}").patients[0].batches
+        (series,) = read_series(batch, pixels=False)
+        spent.append(time.process_time() - began)
+        assert isinstance(series, Series)
+        assert series.geometry.shape[0] == slices
+    assert spent[1] < 8 * spent[0]  # four times as many; quadratic would be sixteen
 
 
 # --- multi-frame ------------------------------------------------------------------------------------------------------

@@ -129,7 +129,7 @@ BESIDE: dict[str, tuple[Callable[[Path], object], str, int, bool]] = {
         1,
         True,
     ),
-    "colour": (lambda f: made(f, SamplesPerPixel=3, PhotometricInterpretation="RGB"), "pixels", 3, True),
+    "colour": (lambda f: made(f, SamplesPerPixel=3, PhotometricInterpretation="RGB"), "header", 3, True),
 }
 
 

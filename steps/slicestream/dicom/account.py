@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from slicestream.dicom.files import text_of
+from slicestream.dicom.files import one_line, text_of
 from slicestream.dicom.manifest import Finding, refusal
 from slicestream.dicom.series import Series
 from slicestream.errors import StudyError
@@ -66,14 +66,13 @@ class Account:
             )
         )
 
-    def used(self, series: Series, name: str) -> None:
+    def used(self, series: Series, name: str, *, annotated: bool) -> None:
         """Note a series that became the volume `name`."""
-        header, path = series.headers[0], series.slices[0].path
         slices, rows, columns = series.geometry.shape
         spacing = ", ".join(f"{mm:.4g}" for mm in series.geometry.spacing_mm)
         text = f"{slices} slices of {rows} x {columns}, {spacing} mm"
         for what, keyword in (("kernel", "ConvolutionKernel"), ("thickness", "SliceThickness")):
-            if value := text_of(header, keyword, path):
+            if value := _told(series, keyword):
                 text += f", {what} {value}"
         finding = Finding(
             path=min(source.path for source in series.slices).parent,
@@ -86,9 +85,9 @@ class Account:
         )
         used = _Used(
             finding=finding,
-            frame=(text_of(header, "StudyInstanceUID", path), text_of(header, "FrameOfReferenceUID", path)),
+            frame=(_told(series, "StudyInstanceUID"), _told(series, "FrameOfReferenceUID")),
             box_mm=_box_mm(series),
-            annotated=any(source.mask is not None for source in series.slices),
+            annotated=annotated,
         )
         self._used.append(used)
 
@@ -123,6 +122,14 @@ class Account:
         referenced = {uid for finding in (*self._aside, *self._elsewhere) for uid in finding.references}
         drawn = [k for k in group if self._used[k].annotated or self._used[k].finding.series in referenced]
         return drawn, _rule([self._used[k].finding.volume for k in drawn])
+
+
+def _told(series: Series, keyword: str) -> str:
+    """Return a header element of the first slice; "" also where it is damaged, for it only describes."""
+    try:
+        return one_line(text_of(series.headers[0], keyword, series.slices[0].path))
+    except StudyError:
+        return ""
 
 
 def _rule(drawn: list[str]) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pydicom import config
 from pydicom.dataset import Dataset
-from pydicom.uid import CTImageStorage, MediaStorageDirectoryStorage
+from pydicom.uid import UID, CTImageStorage, MediaStorageDirectoryStorage
 
 from slicestream.dicom.enhanced import MULTI_FRAME
 from slicestream.dicom.files import needed, one_line, optional, read_dicom, text_of
@@ -78,10 +79,10 @@ def has_dicm(path: Path) -> bool:
 
 def check_ct(header: Dataset, path: Path) -> None:
     """Raise StudyError where a file is no CT image."""
-    modality, kind = str(needed(header, "Modality", path)), needed(header, "SOPClassUID", path)
+    modality, kind = str(needed(header, "Modality", path)), _uid(needed(header, "SOPClassUID", path))
     if modality != "CT" or kind not in _CT:
         raise StudyError(
-            f"{path}: modality {modality} ({getattr(kind, 'name', kind)}); "
+            f"{path}: modality {one_line(modality)} ({one_line(kind.name)}); "
             "need CT (CT Image Storage, one file per slice). Remove it from the folder, or convert it.",
             reason="mixed-modality",
         )
@@ -98,17 +99,17 @@ def _no_dicom(path: Path) -> Finding:
 
 
 def _kind_of(header: Dataset, path: Path) -> CtFile | Finding:
-    kind = optional(header, "SOPClassUID", path) or header.file_meta.get("MediaStorageSOPClassUID", "")
-    name = str(getattr(kind, "name", kind))
+    kind = _uid(optional(header, "SOPClassUID", path) or header.file_meta.get("MediaStorageSOPClassUID", ""))
+    name = one_line(kind.name)
     if kind == MediaStorageDirectoryStorage:
         return Finding(
             path=path, reason="dicomdir", found="DICOMDIR", text=f"{path}: a list of files; they are looked for."
         )
     modality, image_type = text_of(header, "Modality", path), text_of(header, "ImageType", path)
-    if not modality and (kind in _CT or name == str(kind)):
+    if not modality and (kind in _CT or kind.name == str(kind)):
         needed(header, "Modality", path)  # only some objects that are no images have none: palettes, protocols
     series = text_of(header, "SeriesInstanceUID", path)
-    aside = Finding(path=path, reason="companion", found=modality or name, text="", series=series)
+    aside = Finding(path=path, reason="companion", found=one_line(modality) or name, text="", series=series)
     if modality in _COMPANIONS or not modality:
         return replace(aside, text=f"{path}: {name}, no CT image.", references=_references(header, path))
     if "Secondary Capture" in name or (kind in _CT and "SCREEN SAVE" in image_type):
@@ -122,6 +123,10 @@ def _kind_of(header: Dataset, path: Path) -> CtFile | Finding:
         return replace(aside, reason="localizer", text=f"{path}: an overview image that scans are planned on.")
     check_ct(header, path)
     return _ct_file(header, path)
+
+
+def _uid(value: object) -> UID:
+    return UID(str(value), validation_mode=config.IGNORE)
 
 
 def _ct_file(header: Dataset, path: Path, fault: StudyError | None = None) -> CtFile:

@@ -101,7 +101,7 @@ class FramePixels:
         if self._parts:
             if frame >= len(self._parts):
                 raise SeriesError(f"{path}: pixels of {len(self._parts)} frames; need more. Fetch it again.")
-            return DataElement("PixelData", "OB", encapsulate([self._parts[frame]]))
+            return DataElement("PixelData", "OB", self._parts[frame])
         size = whole(header, "Rows", path) * whole(header, "Columns", path) * whole(header, "BitsAllocated", path) // 8
         if size * (frame + 1) > self._element.length:
             raise SeriesError(
@@ -131,7 +131,7 @@ class FramePixels:
         if syntax.is_encapsulated:
             try:  # without an offset table the number of frames says where one ends
                 frames = generate_frames(self._element.value, number_of_frames=whole(read, "NumberOfFrames", path))
-                self._parts = list(frames)
+                self._parts = [encapsulate([part]) for part in frames]
             except Exception as error:  # damaged fragments fail in any way
                 raise SeriesError(
                     f"{path}: pixels cannot be decoded ({one_line(str(error))}); damaged. Fetch it again."

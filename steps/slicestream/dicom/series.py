@@ -124,6 +124,8 @@ def _volumes(
 
 
 def _series(uid: str, stack: Stack, reader: _Reader | None) -> Series:
+    for image in stack.images:  # before room is made for what headers say
+        check_plain_grey(image.header, image.source.path)
     hu: NDArray[np.int16] | None = np.empty(stack.geometry.shape, np.int16) if reader else None
     for index, image in enumerate(stack.images):
         if hu is not None and reader is not None:

@@ -85,7 +85,7 @@ def _stack(name: str, images: Sequence[Image]) -> Stack:
     seen = Counter((str(needed(i.header, "SOPInstanceUID", i.source.path)), i.frame) for i in ordered)
     (instance, _), most = seen.most_common(1)[0]
     if most > 1:
-        twice = [image.source.path for image in ordered if image.header.SOPInstanceUID == instance]
+        twice = [image.source.path for image in ordered if str(image.header.SOPInstanceUID) == instance]
         raise SeriesError(
             f"{twice[0]} and {twice[1].name}: one SOPInstanceUID at two positions; need one each. "
             "Export the series again, or leave it out.",

@@ -91,16 +91,13 @@ def run(args: argparse.Namespace) -> None:
     more = _backgrounds(args.backgrounds, excluded, cohort) if args.backgrounds and index == 1 else None
     backgrounds = list(more.patients) if more else []
     patients = share_of(cohort.patients, index, count)
-    for note in cohort.notes:
-        _say(note)
     account = Account(strict=args.strict)
     for finding in (*cohort.findings, *(more.findings if more else ())):
         account.set_aside(finding, listed=index == 1)
     if args.dry_run:
         _print_plan(_all_series(patients, account, pixels=False), key, args.negatives, backgrounds, account)
         _check_usable(account, cohort, args.cohort, patients)
-        for note in account.notes():
-            _say(note)
+        _tell(cohort, account)
         return
     tag = f"{index}of{count}"
     with staged(args.out) as room, recorded("preprocess", room, tag=tag) as record:
@@ -109,8 +106,7 @@ def run(args: argparse.Namespace) -> None:
             share.write_patients(patients, identities)
         _check_usable(account, cohort, args.cohort, patients)
         share.write_backgrounds(backgrounds)
-        for note in account.notes():
-            _say(note)
+        _tell(cohort, account)
         share.write_lists(tag, f"{index}/{count}", cohort.excluded if index == 1 else 0)
         text = manifest_text(account.findings(), root=args.cohort, share=f"{index}/{count}")
         _private(room / f"manifest-{tag}.json").write_text(text, encoding="utf-8")
@@ -242,6 +238,12 @@ def _check_usable(account: Account, cohort: Cohort, folder: Path, patients: list
     others = Account(strict=False)
     if next(_all_series(rest, others, pixels=False), None) is None:
         raise account.refusal(others, folder)
+
+
+def _tell(cohort: Cohort, account: Account) -> None:
+    """Say what was found; only where there are results, so that an error stays one line."""
+    for note in (*cohort.notes, *account.notes()):
+        _say(note)
 
 
 def _series_id(key: bytes, patient: Patient, series: Series) -> SeriesId:

@@ -146,6 +146,13 @@ def test_what_is_no_volume_is_set_aside_with_its_reason_and_the_rest_goes_on(wha
     assert (tmp_path / "strict").exists() != stops
 
 
+def test_an_error_stays_one_line_whatever_else_was_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made(tmp_path / "cohort", PatientID=None, PixelSpacing=["0", "0"])
+    text(tmp_path / "cohort" / "README")
+    assert preprocess(tmp_path / "cohort", tmp_path / "out") == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_a_strict_run_says_what_it_stopped_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ct_series(tmp_path / "cohort" / "good")
     made(tmp_path / "cohort", ImagePositionPatient=None)

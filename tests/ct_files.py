@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian
 
 ROOT = "1.2.826.0.1.3680043.10.1"  # UIDs of tests only
 SIZE = 16
@@ -63,6 +64,49 @@ def ct_slice(path: Path, *, z_mm: float, patient: str = "P1", series: int = 1, *
 def ct_series(folder: Path, *, slices: int = 4, **header: Any) -> list[Path]:
     """Write `slices` CT slices 2.5 mm apart, k.dcm at z = 2.5 k mm."""
     return [ct_slice(folder / f"{k}.dcm", z_mm=STEP_MM * k, **header) for k in range(slices)]
+
+
+def enhanced_ct(path: Path, z_mm: Sequence[float], **header: Any) -> Path:
+    """Write one Enhanced CT: frame k of stored value 100 (k + 1) at z_mm[k], what `header` overrides at the top level.
+
+    The rescale of frame k is its own: slope 1, intercept -1000 - k. So its HU is 99 k - 900.
+    """
+    image = dcmread(ct_slice(path, z_mm=0))
+    for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"):
+        delattr(image, name)
+    for name in ("RescaleIntercept", "RescaleSlope"):
+        delattr(image, name)
+    image.SOPClassUID = image.file_meta.MediaStorageSOPClassUID = EnhancedCTImageStorage
+    image.NumberOfFrames = len(z_mm)
+    image.SharedFunctionalGroupsSequence = [
+        _item(
+            PlaneOrientationSequence=[_item(ImageOrientationPatient=["1", "0", "0", "0", "1", "0"])],
+            PixelMeasuresSequence=[_item(PixelSpacing=["0.7", "0.7"], SliceThickness="2.5")],
+            CTReconstructionSequence=[_item(ConvolutionKernel="LUNG")],
+        )
+    ]
+    image.PerFrameFunctionalGroupsSequence = [
+        _item(
+            PlanePositionSequence=[_item(ImagePositionPatient=["0", "0", f"{z:g}"])],
+            FrameContentSequence=[_item(FrameAcquisitionNumber=1, TemporalPositionIndex=1)],
+            PixelValueTransformationSequence=[
+                _item(RescaleIntercept=str(-1000 - k), RescaleSlope="1", RescaleType="HU")
+            ],
+        )
+        for k, z in enumerate(z_mm)
+    ]
+    image.PixelData = b"".join(np.full((SIZE, SIZE), 100 * (k + 1), "<u2").tobytes() for k in range(len(z_mm)))
+    for name, value in header.items():
+        setattr(image, name, value)
+    image.save_as(path)
+    return path
+
+
+def _item(**elements: Any) -> Dataset:
+    item = Dataset()
+    for name, value in elements.items():
+        setattr(item, name, value)
+    return item
 
 
 def change(path: Path, **header: Any) -> None:

@@ -93,21 +93,26 @@ PLAIN: dict[str, tuple[Spoil, str]] = {
     "empty folder": (emptied, "no CT image; need DICOM files of CT"),
     "not DICOM": (lambda f: only(f, text="this is no DICOM file" * 20), "0.dcm: not a DICOM file"),
     "empty file": (lambda f: only(f, text=""), "0.dcm: "),
-    "not DICOM beside a series": (lambda f: (f / "9.dcm").write_text("x" * 500), "9.dcm: not a DICOM file"),
-    "only other files": (lambda f: [p.rename(p.with_suffix(".txt")) for p in f.iterdir()], "only 4 not DICOM by name"),
+    "only other files": (
+        lambda f: [p.rename(p.with_suffix(".txt")).write_text("no") for p in sorted(f.iterdir())],
+        "no CT image, only 4 not DICOM;",
+    ),
     "DICOM without pixels": (lambda f: change(f / "2.dcm", PixelData=None), "2.dcm: DICOM without pixels"),
     "MR": (lambda f: all_slices(f, Modality="MR", SOPClassUID="1.2.840.10008.5.1.4.1.1.4"), "modality MR (MR Image"),
     "MR by modality": (lambda f: change(f / "1.dcm", Modality="MR"), "1.dcm: modality MR"),
     "only a SEG": (lambda f: all_slices(f, Modality="SEG"), "no CT image, only 4 SEG;"),
     "multi-frame CT": (lambda f: change(f / "1.dcm", NumberOfFrames="2"), "2 frames; need one frame"),
-    "enhanced CT": (lambda f: change(f / "1.dcm", SOPClassUID="1.2.840.10008.5.1.4.1.1.2.1"), "(Enhanced CT Image"),
+    "an enhanced CT without its frames": (
+        lambda f: change(f / "1.dcm", SOPClassUID="1.2.840.10008.5.1.4.1.1.2.1"),
+        "1.dcm: no NumberOfFrames in the header",
+    ),
     "missing slice": (lambda f: (f / "1.dcm").unlink(), "5.00 mm apart where the series has a slice every 2.50 mm"),
     "varying spacing": (
         lambda f: change(f / "3.dcm", ImagePositionPatient=["0", "0", "8.5"]),
         "slice spacing 2.50 to 3.50 mm",
     ),
     "duplicate positions": (
-        lambda f: ct_slice(f / "again.dcm", z_mm=2.5, SOPInstanceUID=f"{ROOT}.77"),
+        lambda f: ct_slice(f / "again.dcm", z_mm=2.5, SOPInstanceUID=f"{ROOT}.77", RescaleIntercept="0"),
         "both at 2.50 mm; need one slice per position",
     ),
     "tilted gantry": (
@@ -199,8 +204,6 @@ LISTED: dict[str, tuple[Spoil, str]] = {
     "table that is no text": (lambda f: (f / "dataset.csv").write_bytes(b"\xff\xfe\x00"), "not a CSV table"),
     "exam of two patients": (lambda f: edit_row(f, 0, patientID="0002"), "need one patient"),
     "series in two exams": (lambda f: edit_row(f, 0, exam="2"), "need a series in one exam only"),
-    "MR in the table": (lambda f: change(f / FIRST_IMAGE, Modality="MR"), "modality MR"),
-    "missing slice": (lambda f: write_table(f, read_rows(f)[:1] + read_rows(f)[2:]), "1 missing"),
 }
 
 

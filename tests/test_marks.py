@@ -38,7 +38,8 @@ def only_volume(out: Path) -> Volume:
 
 def test_no_identity_leaves_in_any_spelling(out: Path, identities: set[str]) -> None:
     wanted = needles(identities) | {str(out.parent).encode(): "a path"}
-    leaving = [path for path in out.iterdir() if path.suffix != ".identity"]
+    staying = {"source-1of1.identity", "manifest-1of1.json"}
+    leaving = [path for path in out.iterdir() if path.name not in staying]
     assert {path.suffix for path in leaving} == {".volume", ".reference", ".slices", ".json"}
     for path in leaving:
         assert search(path.name.encode(), wanted) == set()
@@ -51,6 +52,12 @@ def test_no_identity_leaves_in_any_spelling(out: Path, identities: set[str]) -> 
 
 def test_bits_above_bits_stored_do_not_reach_the_volume(out: Path) -> None:
     assert np.unique(only_volume(out).hu).tolist() == [-500]
+
+
+def test_the_manifest_is_private_and_names_what_it_is_about(out: Path) -> None:
+    path = out / "manifest-1of1.json"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert WORD in path.read_text()
 
 
 def test_the_identity_map_is_private_and_gives_headers_in_volume_order(out: Path) -> None:

@@ -88,7 +88,7 @@ def test_a_seg_and_a_localizer_beside_the_ct_are_set_aside(tmp_path: Path, capsy
     (tmp_path / "cohort" / "README.txt").write_text("hello")
     preprocess(tmp_path / "cohort", tmp_path / "out")
     said = capsys.readouterr().err
-    assert "set aside: 1 SEG, 1 localizer, 1 not DICOM by name" in said
+    assert "set aside: 1 SEG, 1 localizer, 1 not DICOM" in said
     assert only_volume(tmp_path / "out").hu.shape == (4, 16, 16)
 
 
@@ -207,7 +207,7 @@ def test_two_runs_give_the_same_bytes(cohort: Path, preprocessed: Path, tmp_path
     key = str(cohort / "pseudonym_key")
     assert main(["preprocess", "--cohort", str(cohort), "--pseudonym-key", key, "--out", str(tmp_path)]) == 0
     again = sorted(path for path in tmp_path.iterdir() if not path.name.endswith(".run.json"))
-    assert len(again) == 17
+    assert len(again) == 18
     for path in again:
         assert path.read_bytes() == (preprocessed / path.name).read_bytes(), path.name
 
@@ -319,7 +319,9 @@ def test_the_run_record_counts_and_names_what_left(preprocessed: Path) -> None:
     assert record["unit"] == "slices"
     assert record["items"] == sum(int(str(entry["slices"])) for entry in series_index(preprocessed))
     assert record["inputs"] == {}
-    leaving = {p.name for p in preprocessed.iterdir() if not p.name.endswith((".identity", ".run.json"))}
+    leaving = {
+        p.name for p in preprocessed.iterdir() if not p.name.endswith((".identity", ".run.json", "manifest-1of1.json"))
+    }
     assert set(record["outputs"]) == leaving
 
 

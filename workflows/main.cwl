@@ -22,6 +22,10 @@ inputs:
   exclude:
     type: File?
     doc: PatientIDs to leave out, one per line.
+  strict:
+    type: boolean
+    doc: Stop where CT is found that cannot be used, instead of setting it aside.
+    default: false
   shares:
     type: string[]
     doc: Parts that the cohort is worked on in, side by side, "i/n" each; whole patients, balanced by bytes.
@@ -83,6 +87,7 @@ steps:
       negatives: negatives
       backgrounds: backgrounds
       exclude: exclude
+      strict: strict
     out: [volumes, references, slices, index, identity, run_record]
   split:
     run: tools/split.cwl

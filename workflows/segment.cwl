@@ -17,6 +17,10 @@ inputs:
   exclude:
     type: File?
     doc: PatientIDs to leave out, one per line.
+  strict:
+    type: boolean
+    doc: Stop where CT is found that cannot be used, instead of setting it aside.
+    default: false
   shares:
     type: string[]
     doc: Parts that the cohort is worked on in, side by side, "i/n" each; whole patients, balanced by bytes.
@@ -60,6 +64,7 @@ steps:
       pseudonym_key: pseudonym_key
       share: shares
       exclude: exclude
+      strict: strict
     out: [volumes, references, slices, index, identity, run_record]
   infer:
     run: tools/infer.cwl

@@ -22,7 +22,11 @@ class SliceStreamError(Exception):
 
 
 class StudyError(SliceStreamError):
-    """A DICOM folder or file cannot be used."""
+    """A DICOM folder or file cannot be used; `reason` is the word for it in manifests ("": not said)."""
+
+    def __init__(self, text: str, *, reason: str = "") -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 class SeriesError(StudyError):

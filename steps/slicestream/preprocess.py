@@ -12,7 +12,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -22,8 +22,10 @@ import cc3d
 import numpy as np
 from numpy.typing import NDArray
 
+from slicestream.dicom.account import Account
 from slicestream.dicom.annotations.unitochest import read_mask
 from slicestream.dicom.identity import IdentityWriter
+from slicestream.dicom.manifest import Finding, manifest_text
 from slicestream.dicom.pseudonyms import pseudonym, read_key
 from slicestream.dicom.series import Series, read_series
 from slicestream.dicom.study import Cohort, Patient, find_cohort, share_of
@@ -69,6 +71,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "background, so they must hold no nodule that is not drawn",
     )
     parser.add_argument("--exclude", type=Path, help="text file with a PatientID per line: patients to leave out")
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="stop, and write nothing, where CT is found that cannot be used (else it is set aside and listed)",
+    )
     parser.add_argument("--dry-run", action="store_true", help="list what would leave the laptop; write nothing")
     parser.add_argument("--out", type=Path, default=Path(), help="folder to write into (default: here)")
 
@@ -81,20 +88,28 @@ def run(args: argparse.Namespace) -> None:
     key = read_key(args.pseudonym_key)
     excluded = _excluded(args.exclude)
     cohort = find_cohort(args.cohort, excluded)
-    backgrounds = _backgrounds(args.backgrounds, excluded, cohort) if args.backgrounds and index == 1 else []
+    more = _backgrounds(args.backgrounds, excluded, cohort) if args.backgrounds and index == 1 else None
+    backgrounds = list(more.patients) if more else []
     patients = share_of(cohort.patients, index, count)
-    for note in cohort.notes:
-        _say(note)
+    account = Account(strict=args.strict)
+    for finding in (*cohort.findings, *(more.findings if more else ())):
+        account.set_aside(finding, listed=index == 1)
     if args.dry_run:
-        _print_plan(patients, key, args.negatives, backgrounds)
+        _print_plan(_all_series(patients, account, pixels=False), key, args.negatives, backgrounds, account)
+        _check_usable(account, cohort, args.cohort, patients)
+        _tell(cohort, account)
         return
     tag = f"{index}of{count}"
     with staged(args.out) as room, recorded("preprocess", room, tag=tag) as record:
-        share = _Share(room=room, key=key, negatives=args.negatives, record=record)
+        share = _Share(room=room, key=key, negatives=args.negatives, record=record, account=account)
         with IdentityWriter(_private(room / f"source-{tag}.identity")) as identities:
             share.write_patients(patients, identities)
+        _check_usable(account, cohort, args.cohort, patients)
         share.write_backgrounds(backgrounds)
+        _tell(cohort, account)
         share.write_lists(tag, f"{index}/{count}", cohort.excluded if index == 1 else 0)
+        text = manifest_text(account.findings(), root=args.cohort, share=f"{index}/{count}")
+        _private(room / f"manifest-{tag}.json").write_text(text, encoding="utf-8")
         record.parameters = {"share": args.share, "negatives": args.negatives, "excluded_patients": cohort.excluded}
         record.versions |= {name: version(name) for name in _LIBRARIES}
     _summarise(share, cohort)
@@ -108,14 +123,21 @@ class _Share:
     key: bytes
     negatives: float
     record: RunRecord
+    account: Account
     entries: list[dict[str, Any]] = field(default_factory=list)
     backgrounds: list[dict[str, Any]] = field(default_factory=list)
     stacks: list[SliceStack] = field(default_factory=list)
 
     def write_patients(self, patients: list[Patient], identities: IdentityWriter) -> None:
         total, told = sum(len(patient.batches) for patient in patients), time.monotonic()
-        for number, (patient, series) in enumerate(_all_series(patients, pixels=True), start=1):
-            self._write_series(_series_id(self.key, patient, series), series, identities)
+        for number, (patient, series) in enumerate(_all_series(patients, self.account, pixels=True), start=1):
+            series_id = _series_id(self.key, patient, series)
+            try:
+                annotated = self._write_series(series_id, series, identities)
+            except StudyError as error:  # a header that cannot be kept, or not be read
+                self.account.unusable(series, error)
+                continue
+            self.account.used(series, str(series_id), annotated=annotated)
             if time.monotonic() - told > _PROGRESS_EVERY_S:
                 told = time.monotonic()
                 _say(f"{number} of about {total} series")
@@ -124,7 +146,7 @@ class _Share:
         self.record.bytes_in = sum(patient.bytes for patient in patients)
 
     def write_backgrounds(self, patients: list[Patient]) -> None:
-        for patient, series in _all_series(patients, pixels=True):
+        for patient, series in _all_series(patients, self.account, pixels=True):
             assert series.hu is not None
             series_id, nodule = _series_id(self.key, patient, series), _nodules(series)
             if nodule is None:
@@ -140,6 +162,8 @@ class _Share:
             entry = {"patient": series_id.patient, "series": series_id.series, "training_slices": len(chosen)}
             self.backgrounds.append(entry)
             self.record.items += len(series.slices)
+        if patients and not self.backgrounds:
+            raise StudyError("--backgrounds: no series in it can be used. Look at it with --cohort, or leave it out.")
         self.record.bytes_in += sum(patient.bytes for patient in patients)
 
     def write_lists(self, tag: str, share: str, excluded: int) -> None:
@@ -156,14 +180,15 @@ class _Share:
         write_text(index, text)
         self.record.add_output(index, hashlib.sha256(text.encode()).hexdigest())
 
-    def _write_series(self, series_id: SeriesId, series: Series, identities: IdentityWriter) -> None:
+    def _write_series(self, series_id: SeriesId, series: Series, identities: IdentityWriter) -> bool:
+        """Write what a series becomes; tell whether it is annotated. Raises StudyError before anything is written."""
         assert series.hu is not None
         volume = Volume(id=series_id, hu=series.hu, geometry=series.geometry)
+        # file names within the cohort: the way back from a pseudonym, kept in the identity map only
+        identities.add(series_id, series.headers, ["/".join(s.path.parts[-4:]) for s in series.slices])
         path = self.room / f"{series_id}.volume"
         volume_hash = write_volume(path, volume)
         self.record.add_output(path, volume_hash)
-        # file names within the cohort: the way back from a pseudonym, kept in the identity map only
-        identities.add(series_id, series.headers, ["/".join(s.path.parts[-4:]) for s in series.slices])
         nodule = _nodules(series)
         chosen = _chosen(series_id, nodule, self.negatives)
         entry = {
@@ -185,26 +210,46 @@ class _Share:
             stack = SliceStack(id=series_id, hu=hu, nodule=drawn, spacing_mm=series.geometry.spacing_mm)
             self.stacks.append(stack)
         self.entries.append(entry)
+        return nodule is not None
 
 
-def _all_series(patients: list[Patient], *, pixels: bool) -> Iterator[tuple[Patient, Series]]:
+def _all_series(patients: list[Patient], account: Account, *, pixels: bool) -> Iterator[tuple[Patient, Series]]:
+    """Yield what can be used; what cannot is put on the account."""
     for patient in patients:
         seen: dict[str, str] = {}
         for batch in patient.batches:
-            for series in read_series(batch, pixels=pixels):
-                if series.uid in seen:
+            for found in read_series(batch, pixels=pixels):
+                if isinstance(found, Finding):
+                    account.set_aside(found)
+                    continue
+                if seen.setdefault(found.uid, batch.name) != batch.name:
                     raise StudyError(
-                        f"{series.slices[0].path}: its series stands in {seen[series.uid]} and in {batch.name}; "
+                        f"{found.slices[0].path}: its series stands in {seen[found.uid]} and in {batch.name}; "
                         "need a series in one exam only. Correct the table."
                     )
-                seen[series.uid] = batch.name
-                yield patient, series
+                yield patient, found
+
+
+def _check_usable(account: Account, cohort: Cohort, folder: Path, patients: list[Patient]) -> None:
+    """Raise StudyError where no series of the whole cohort can be used: the same in every share."""
+    if account.volumes or not patients:
+        return
+    rest = [patient for patient in cohort.patients if patient not in patients]
+    others = Account(strict=False)
+    if next(_all_series(rest, others, pixels=False), None) is None:
+        raise account.refusal(others, folder)
+
+
+def _tell(cohort: Cohort, account: Account) -> None:
+    """Say what was found; only where there are results, so that an error stays one line."""
+    for note in (*cohort.notes, *account.notes()):
+        _say(note)
 
 
 def _series_id(key: bytes, patient: Patient, series: Series) -> SeriesId:
     return SeriesId(
         patient=pseudonym(key, "patient", patient.identity),
-        series=pseudonym(key, "series", series.uid),
+        series=pseudonym(key, "series", series.name),
     )
 
 
@@ -235,8 +280,8 @@ def _spread(series: Series) -> NDArray[np.intp]:
     return np.arange(step // 2, slices, step) if slices > step // 2 else np.arange(slices)
 
 
-def _backgrounds(folder: Path, excluded: list[str], cohort: Cohort) -> list[Patient]:
-    """Return the patients of a folder of backgrounds. Raises StudyError where one is of the cohort too."""
+def _backgrounds(folder: Path, excluded: list[str], cohort: Cohort) -> Cohort:
+    """Look through a folder of backgrounds. Raises StudyError where one of its patients is of the cohort too."""
     found = find_cohort(folder, excluded)
     both = len({patient.identity for patient in found.patients} & {patient.identity for patient in cohort.patients})
     if both:
@@ -244,7 +289,7 @@ def _backgrounds(folder: Path, excluded: list[str], cohort: Cohort) -> list[Pati
             f"{folder}: {both} of its patients are in the cohort too; need others, for backgrounds are always trained "
             "on. Take them out of one of the two."
         )
-    return list(found.patients)
+    return found
 
 
 def _reference(volume: Volume, nodule: NDArray[np.bool_], volume_hash: str) -> Mask:
@@ -262,20 +307,24 @@ def _reference(volume: Volume, nodule: NDArray[np.bool_], volume_hash: str) -> M
     )
 
 
-def _print_plan(patients: list[Patient], key: bytes, negatives: float, backgrounds: list[Patient]) -> None:
+def _print_plan(
+    listed: Iterable[tuple[Patient, Series]], key: bytes, negatives: float, backgrounds: list[Patient], account: Account
+) -> None:
     """Print what would leave the laptop. Sizes are before compression: an upper bound."""
     print(f"{'patient-series (pseudonyms)':<34} {'to inference: volume':>26} {'to training: slices':>26}")
     totals = np.zeros(4)
-    for patient, series in _all_series(patients, pixels=False):
+    for patient, series in listed:
         series_id = _series_id(key, patient, series)
         slices, rows, columns = series.geometry.shape
-        training = len(_chosen(series_id, _nodules(series), negatives))
+        nodule = _nodules(series)
+        account.used(series, str(series_id), annotated=nodule is not None)
+        training = len(_chosen(series_id, nodule, negatives))
         megabytes = slices * rows * columns * 2e-6, training * rows * columns * 3e-6
         totals += (slices, megabytes[0], training, megabytes[1])
         print(
             f"{series_id!s:<34} {slices:>7} slices {megabytes[0]:>8.1f} MB {training:>7} slices {megabytes[1]:>8.1f} MB"
         )
-    for patient, series in _all_series(backgrounds, pixels=False):
+    for patient, series in _all_series(backgrounds, account, pixels=False):
         _, rows, columns = series.geometry.shape
         training = len(_spread(series))
         totals += (0, 0, training, training * rows * columns * 3e-6)

@@ -37,6 +37,11 @@ inputs:
     type: File?
     doc: PatientIDs to leave out, one per line.
     inputBinding: {prefix: --exclude}
+  strict:
+    type: boolean
+    doc: Stop where CT is found that cannot be used, instead of setting it aside.
+    default: false
+    inputBinding: {prefix: --strict}
 outputs:
   volumes:
     type: File[]
@@ -59,6 +64,11 @@ outputs:
     type: File
     doc: Pseudonym to pixel-less source headers, mode 0600. Stays on the laptop.
     outputBinding: {glob: "source-*.identity"}
+  manifest:
+    type: File
+    doc: What was found, and why what became no volume was set aside; names files and UIDs, mode 0600. Stays on the laptop.
+    format: edam:format_3464
+    outputBinding: {glob: "manifest-*.json"}
   run_record:
     type: File
     doc: Who did what, where, when; times in seconds, sizes in bytes.

@@ -48,9 +48,13 @@ class IdentityWriter:
         self._entries: list[dict[str, object]] = []
 
     def add(self, series: SeriesId, headers: Sequence[Dataset], sources: Sequence[str]) -> None:
-        """Add pixel-less headers in the slice order of the volume; `sources` are their file names in the cohort."""
-        for index, header in enumerate(headers):
-            self._archive.writestr(self._entry(f"{series}/{index:05d}.dcm"), _encoded(header, sources[index]))
+        """Add pixel-less headers in the slice order of the volume; `sources` are their file names in the cohort.
+
+        Raises StudyError before anything is written.
+        """
+        encoded = [_encoded(header, source) for header, source in zip(headers, sources, strict=True)]
+        for index, content in enumerate(encoded):
+            self._archive.writestr(self._entry(f"{series}/{index:05d}.dcm"), content)
         entry = {"patient": series.patient, "series": series.series, "slices": len(headers), "sources": list(sources)}
         self._entries.append(entry)
 
@@ -143,6 +147,9 @@ def _encoded(header: Dataset, source_name: str) -> bytes:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            if header.original_encoding[1] is False:  # numbers become Python's own, words of pixels are not in it
+                header.walk(lambda _, element: element.value)
+                header.set_original_encoding(implicit, True)
             header.save_as(target, enforce_file_format=True)
     except Exception as error:  # a damaged element may fail in any way
         reason = one_line(str(error))

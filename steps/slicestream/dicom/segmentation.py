@@ -25,6 +25,7 @@ from pydicom.uid import CTImageStorage
 from pydicom.valuerep import validate_value
 
 from slicestream import RESEARCH_ONLY, __version__
+from slicestream.dicom.enhanced import name_frames, standing_in
 from slicestream.errors import ArtefactError, StudyError
 from slicestream.volumes.files import atomic_path
 from slicestream.volumes.mask import Candidate, Mask
@@ -45,7 +46,7 @@ _TYPE_2 = {
 _COPIED = (
     "SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID",
     "FrameOfReferenceUID", "PositionReferenceIndicator", "Modality", "StudyDescription", "PatientAge",
-    "Rows", "Columns", "PixelSpacing", "SliceThickness", "ImageOrientationPatient",
+    "Rows", "Columns", "PixelSpacing", "SliceThickness", "ImageOrientationPatient", "ReferencedFrameNumber",
     "ImagePositionPatient", "PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence",
 )  # fmt: skip
 _DROPPED_IF_ODD = ("StudyDescription", "PatientAge", "DeidentificationMethod", "PositionReferenceIndicator")
@@ -88,6 +89,7 @@ def build_segmentation(mask: Mask, headers: Sequence[Dataset]) -> Segmentation:
     with pydicom.config.disable_value_validation():  # of the source's values: odd ones are dealt with, not warned of
         sources = [_source(header, mask.geometry.spacing_mm[0]) for header in headers]
     _check_fit(mask, sources)
+    frames = standing_in(sources)
     segments, ordered = _segment_numbers(mask)
     seed = f"{sources[0].SeriesInstanceUID}\0{mask.content_hash}\0{mask.model_hash}"
     with warnings.catch_warnings():
@@ -111,6 +113,7 @@ def build_segmentation(mask: Mask, headers: Sequence[Dataset]) -> Segmentation:
             pixel_measures=_measures(mask, sources[0]),
             series_description="SliceStream nodules, for research only",
         )
+    name_frames(segmentation, frames)
     # highdicom draws this one at random; the same input must give the same file.
     organization = _uid(seed, "dimensions")
     for item in (*segmentation.DimensionOrganizationSequence, *segmentation.DimensionIndexSequence):

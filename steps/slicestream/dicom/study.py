@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydicom.dataset import Dataset
-from pydicom.uid import CTImageStorage
-
 from slicestream.dicom.annotations.unitochest import TABLE, Row, read_table
-from slicestream.dicom.files import needed, optional, read_dicom, text_of
+from slicestream.dicom.classify import CtFile, brief_header, classify
+from slicestream.dicom.files import text_of
+from slicestream.dicom.manifest import Finding, counted, refusal
 from slicestream.errors import StudyError
-
-_TAGS = ("SOPClassUID", "Modality", "SeriesInstanceUID", "StudyInstanceUID", "PatientID", "ImageType")
-# What lies beside a CT in a clinical folder and holds no image of its own to segment.
-_COMPANIONS = {"SEG", "SR", "PR", "KO", "RTSTRUCT", "RTPLAN", "RTDOSE", "REG", "DOC", "OT", "SC", "FID", "PT", "PLAN"}
-_DICOM_SUFFIXES = {"", ".dcm", ".dicom", ".dic", ".ima"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,11 +47,12 @@ class Patient:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cohort:
-    """What was found; `notes` say what was set aside, or stood in for what is missing."""
+    """What was found; `notes` say what stood in for what is missing, `findings` what was set aside so far."""
 
     patients: tuple[Patient, ...]
     excluded: int
     notes: tuple[str, ...]
+    findings: tuple[Finding, ...] = ()
 
 
 def find_cohort(folder: Path, excluded: Iterable[str] = ()) -> Cohort:
@@ -83,24 +78,13 @@ def share_of(patients: Iterable[Patient], index: int, count: int) -> list[Patien
     return sorted(shares[index - 1], key=lambda p: p.identity)
 
 
-def check_ct(header: Dataset, path: Path) -> None:
-    """Raise StudyError where a file is not a single-frame CT image."""
-    modality, kind = str(needed(header, "Modality", path)), needed(header, "SOPClassUID", path)
-    if modality != "CT" or kind != CTImageStorage:
-        raise StudyError(
-            f"{path}: modality {modality} ({getattr(kind, 'name', kind)}); "
-            "need CT (CT Image Storage, one file per slice). Remove it from the folder, or convert it."
-        )
-
-
 def _listed_cohort(rows: list[Row], excluded: frozenset[str]) -> Cohort:
     exams: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
         exams[row.patient, row.exam].append(row)
     ids: dict[str, set[str]] = defaultdict(set)
     for (patient, _), listed in exams.items():
-        header = read_dicom(listed[0].image, stop_before_pixels=True, specific_tags=list(_TAGS))
-        found = text_of(header, "PatientID", listed[0].image)
+        found = _patient_id(listed[0].image)
         ids[patient].update([found] if found else [])
     names = _joined(ids)
     nameless = sorted(patient for patient, found in ids.items() if not found)
@@ -127,58 +111,77 @@ def _joined(ids: Mapping[str, set[str]]) -> dict[str, str]:
     return {p: min(theirs, default=f"{TABLE} {p}") for mine, theirs in groups for p in mine}
 
 
+def _patient_id(path: Path) -> str:
+    try:
+        return text_of(brief_header(path), "PatientID", path)
+    except StudyError:  # told when its exam is read
+        return ""
+
+
 def _plain_cohort(folder: Path, excluded: frozenset[str]) -> Cohort:
-    aside: Counter[str] = Counter()
-    series: dict[tuple[str, str], list[SourceSlice]] = defaultdict(list)
-    names: dict[str, str] = {}
-    nameless: set[str] = set()
-    for path in _files(folder):
-        header = _header_of(path, aside)
-        if header is None:
-            continue
-        uid = str(needed(header, "SeriesInstanceUID", path))
-        patient = text_of(header, "PatientID", path)
-        if not patient:
-            patient = f"study {needed(header, 'StudyInstanceUID', path)}"
-            nameless.add(patient)
-        if names.setdefault(uid, patient) != patient:
-            raise StudyError(
-                f"{path}: another PatientID than in the rest of its series; need one. Correct the headers."
-            )
-        series[patient, uid].append(SourceSlice(path=path))
-    if not series:
-        raise StudyError(
-            f"{folder}: no CT image{', only ' * bool(aside)}{_counted(aside)}; need DICOM files of CT. "
-            "Check the folder."
-        )
-    notes = [f"set aside: {_counted(aside)}"] if aside else []
-    if nameless:
-        notes.append(f"studies without a PatientID: {len(nameless)}; each stands for a patient of its own")
-    out = {patient for patient, _ in series if patient in excluded}
-    notes += _unmatched(excluded, out)
+    series, findings = _sorted_files(folder)
+    faults = {uid: fault for uid, files in series.items() if (fault := _fault(files)) is not None}
+    kept = {uid: files for uid, files in series.items() if uid not in faults}
+    patients = {file.patient for files in series.values() for file in files}
+    out = patients & excluded
+    findings += [_aside(series[uid], fault) for uid, fault in faults.items() if series[uid][0].patient not in out]
+    if not kept:
+        raise StudyError(refusal(findings, folder))
     batches: dict[str, list[Batch]] = defaultdict(list)
-    for (patient, uid), slices in sorted(series.items()):
-        if patient not in out:
-            batches[patient].append(_batch(f"series {uid}", slices))
-    return _cohort(batches, excluded=len(out), notes=notes)
+    for uid, files in sorted(kept.items(), key=lambda item: (item[1][0].patient, item[0])):
+        if files[0].patient not in out:
+            batches[files[0].patient].append(_batch(f"series {uid}", (SourceSlice(path=f.path) for f in files)))
+    return _cohort(batches, excluded=len(out), notes=_notes(kept, findings, excluded - out), findings=findings)
 
 
-def _header_of(path: Path, aside: Counter[str]) -> Dataset | None:
-    """Return the header of a CT slice, or None where the file is set aside, and counted in `aside`."""
-    suffix = path.suffix.lower()
-    if path.name.startswith(".") or not (suffix in _DICOM_SUFFIXES or suffix[1:].isdigit()):
-        aside["not DICOM by name"] += 1
-        return None
-    header = read_dicom(path, stop_before_pixels=True, specific_tags=list(_TAGS))
-    modality, kind = text_of(header, "Modality", path), optional(header, "SOPClassUID", path)
-    if path.name == "DICOMDIR" or modality in _COMPANIONS:
-        aside[modality or "DICOMDIR"] += 1
-        return None
-    check_ct(header, path)
-    if "LOCALIZER" in text_of(header, "ImageType", path) and kind == CTImageStorage:
-        aside["localizer"] += 1
-        return None
-    return header
+def _sorted_files(folder: Path) -> tuple[dict[str, list[CtFile]], list[Finding]]:
+    """Return the CT files by SeriesInstanceUID, and everything else: one finding per series or file."""
+    series: dict[str, list[CtFile]] = defaultdict(list)
+    aside: dict[tuple[str, str], Finding] = {}
+    for path in _files(folder):
+        found = classify(path)
+        if isinstance(found, CtFile):
+            series[found.series].append(found)
+            continue
+        key = (found.series or str(path), found.reason)
+        same = aside.get(key)
+        aside[key] = replace(same, files=same.files + 1, references=_both(same, found)) if same else found
+    return series, list(aside.values())
+
+
+def _both(one: Finding, other: Finding) -> tuple[str, ...]:
+    return tuple(sorted({*one.references, *other.references}))
+
+
+def _fault(files: Sequence[CtFile]) -> StudyError | None:
+    """Return why a series cannot be used, as far as its files' first look tells."""
+    for file in files:
+        if file.fault is not None:
+            return file.fault
+        if file.patient != files[0].patient:
+            text = f"{file.path}: another PatientID than in the rest of its series; need one. Correct the headers."
+            return StudyError(text, reason="two-patients")
+    return None
+
+
+def _aside(files: Sequence[CtFile], fault: StudyError) -> Finding:
+    return Finding(
+        path=files[0].path.parent,
+        reason=fault.reason or "header",
+        found="CT",
+        text=str(fault),
+        files=len(files),
+        series=files[0].series,
+    )
+
+
+def _notes(series: Mapping[str, Sequence[CtFile]], findings: Iterable[Finding], unmatched: frozenset[str]) -> list[str]:
+    aside = counted(finding for finding in findings if not finding.unusable)
+    notes = [f"set aside: {aside}"] if aside else []
+    nameless = len({files[0].patient for files in series.values() if files[0].nameless})
+    if nameless:
+        notes.append(f"studies without a PatientID: {nameless}; each stands for a patient of its own")
+    return notes + _unmatched(unmatched, set())
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -192,17 +195,15 @@ def _batch(name: str, slices: Iterable[SourceSlice]) -> Batch:
     return Batch(name=name, slices=listed, bytes=sum(s.path.stat().st_size for s in listed))
 
 
-def _cohort(batches: Mapping[str, list[Batch]], *, excluded: int, notes: list[str]) -> Cohort:
+def _cohort(
+    batches: Mapping[str, list[Batch]], *, excluded: int, notes: list[str], findings: Iterable[Finding] = ()
+) -> Cohort:
     patients = [Patient(identity=identity, batches=tuple(found)) for identity, found in sorted(batches.items())]
     if not patients:
         raise StudyError(f"every patient ({excluded}) is excluded; need at least one. Shorten the exclusion list.")
-    return Cohort(patients=tuple(patients), excluded=excluded, notes=tuple(notes))
+    return Cohort(patients=tuple(patients), excluded=excluded, notes=tuple(notes), findings=tuple(findings))
 
 
 def _unmatched(excluded: frozenset[str], known: set[str]) -> list[str]:
     count = len(excluded - known)
     return [f"lines of the exclusion list that match no patient here: {count}"] if count else []
-
-
-def _counted(aside: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {what}" for what, count in sorted(aside.items()))

@@ -1,0 +1,47 @@
+"""What the formats that are DICOM share: looking at a header, and telling damage in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydicom import Dataset
+
+from slicestream.dicom.files import one_line, read_dicom
+from slicestream.errors import AnnotationError, SliceStreamError
+
+
+@contextmanager
+def telling(path: Path, form: str) -> Iterator[None]:
+    """Turn whatever a library raises over an untrusted file into an AnnotationError that names the file."""
+    try:
+        yield
+    except AnnotationError:
+        raise
+    except SliceStreamError as error:
+        raise AnnotationError(str(error)) from error
+    except Exception as error:  # a damaged file makes a parser fail in any way
+        reason = one_line(f"{type(error).__name__}: {error}")
+        raise AnnotationError(
+            f"{path}: {form} that cannot be read ({reason}); need a whole, valid one. Write it again, or leave it out."
+        ) from error
+
+
+def header_of(path: Path, sop_classes: Sequence[str], keywords: Sequence[str]) -> Dataset | None:
+    """Return a few elements of a DICOM file of one of these SOP classes; None where it is another file.
+
+    Where the start of the file says one of these classes and the rest is damaged, the dataset is empty: reading the
+    file says what is wrong with it.
+    """
+    try:
+        meta = read_dicom(path, specific_tags=["SOPClassUID"], stop_before_pixels=True)
+        stated = meta.get("SOPClassUID") or meta.file_meta.get("MediaStorageSOPClassUID")
+        if stated not in sop_classes:
+            return None
+    except Exception:  # not DICOM, or nothing of it is left
+        return None
+    try:
+        return read_dicom(path, specific_tags=list(keywords), stop_before_pixels=True)
+    except SliceStreamError:
+        return Dataset()

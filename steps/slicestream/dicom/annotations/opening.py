@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydicom import Dataset
 
+from slicestream.dicom.annotations.drawing import SeriesPlace
 from slicestream.dicom.files import one_line, read_dicom
 from slicestream.errors import AnnotationError, SliceStreamError
 
@@ -45,3 +46,16 @@ def header_of(path: Path, sop_classes: Sequence[str], keywords: Sequence[str]) -
         return read_dicom(path, specific_tags=list(keywords), stop_before_pixels=True)
     except SliceStreamError:
         return Dataset()
+
+
+def shares_frame(theirs: str, place: SeriesPlace, path: Path, *, same_series: bool) -> None:
+    """Raise AnnotationError where file and series do not share a frame of reference.
+
+    Where either names none, the file must name the series itself.
+    """
+    ours = place.frame_of_reference_uid
+    if not (theirs == ours if theirs and ours else same_series):
+        raise AnnotationError(
+            f"{path}: frame of reference '{theirs}', series {place.uid} has '{ours}'; need the same. "
+            "Give the file with the series that it was drawn on."
+        )

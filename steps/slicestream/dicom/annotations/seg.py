@@ -19,7 +19,7 @@ from pydicom.pixels.utils import iter_pixels
 from slicestream.dicom.annotations.choosing import listed, matching
 from slicestream.dicom.annotations.drawing import Drawing, SeriesPlace
 from slicestream.dicom.annotations.frames import Frames, frames_of
-from slicestream.dicom.annotations.opening import header_of, telling
+from slicestream.dicom.annotations.opening import header_of, shares_frame, telling
 from slicestream.dicom.annotations.painting import Shape, paint
 from slicestream.dicom.annotations.placing import grid_note, placed
 from slicestream.dicom.files import read_dicom
@@ -64,7 +64,8 @@ def read(path: Path, place: SeriesPlace, *, structure: str | None = None) -> Dra
                 f"{path}: not a DICOM SEG of type {', '.join(_TYPES)} (found '{dataset.get('SegmentationType')}'); "
                 "need one. Convert it."
             )
-        same_series = _check_frame_of_reference(dataset, place, path)
+        same_series = place.uid in _referenced_series(dataset)
+        shares_frame(str(dataset.get("FrameOfReferenceUID") or ""), place, path, same_series=same_series)
         segments, notes = _chosen(_segments(dataset), structure, path)
         frames = frames_of(dataset, place, path, same_series=same_series)
         if not same_series and _referenced_series(dataset):
@@ -165,19 +166,6 @@ def _check_once(frames: Frames, numbers: Sequence[int], segment: _Segment, path:
             f"{path}: two frames of segment {segment.number} {listed([segment.label])} at one place; need one. "
             "Write the file again."
         )
-
-
-def _check_frame_of_reference(dataset: Dataset, place: SeriesPlace, path: Path) -> bool:
-    """Return whether the file names the series of `place`. Raises AnnotationError where they share no frame."""
-    same_series = place.uid in _referenced_series(dataset)
-    theirs = str(dataset.get("FrameOfReferenceUID") or "")
-    shared = theirs == place.frame_of_reference_uid if theirs and place.frame_of_reference_uid else same_series
-    if not shared:
-        raise AnnotationError(
-            f"{path}: frame of reference '{theirs}', series {place.uid} has '{place.frame_of_reference_uid}'; need the "
-            "same. Give the file with the series that it was drawn on."
-        )
-    return same_series
 
 
 def _referenced_series(dataset: Dataset) -> list[str]:

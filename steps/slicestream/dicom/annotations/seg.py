@@ -101,10 +101,7 @@ def _drawing(
         said += more
         said += [note for note in grid_note(stack, place) if note not in said]
     if not shapes:
-        raise AnnotationError(
-            f"{path}: nothing is marked in segment {listed([s.label for s in segments])}; need a voxel at least. "
-            "Choose another with --structure, or leave the file out."
-        )
+        said.append("nothing is marked")
     return paint(shapes, place, said)
 
 

@@ -285,7 +285,9 @@ def test_a_text_header_that_cannot_be_trusted_is_refused(
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_a_file_cut_off_anywhere_is_an_error(suffix: str, tmp_path: Path) -> None:
+def test_a_file_cut_off_anywhere_is_an_error_and_no_library_writes_to_the_terminal(
+    suffix: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     where = places.place()
     path = written(tmp_path / f"m{suffix}", where, np.random.default_rng(1).integers(0, 9, (8, 40, 48), np.uint8))
     cut = path.with_suffix(".raw") if suffix == ".mhd" else path
@@ -295,6 +297,7 @@ def test_a_file_cut_off_anywhere_is_an_error(suffix: str, tmp_path: Path) -> Non
         with pytest.raises(AnnotationError) as caught:
             images.read(path, where)
         assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_what_is_not_an_image_is_refused_or_not_of_this_format(tmp_path: Path) -> None:

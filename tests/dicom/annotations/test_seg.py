@@ -341,6 +341,22 @@ def test_a_file_cut_off_anywhere_is_an_error_or_no_seg(binary: Path) -> None:
             seg.read(binary, places.place())
 
 
+def test_what_cannot_be_parsed_names_no_series_and_is_told_when_read(binary: Path) -> None:
+    content = binary.read_bytes()
+    at = content.index(b"\x08\x00\x15\x11SQ")  # ReferencedSeriesSequence, of a type that there is not
+    binary.write_bytes(content[: at + 4] + b"\x53\xfa" + content[at + 6 :])
+    assert seg.referenced(binary) == ""
+    with pytest.raises(AnnotationError):
+        seg.read(binary, places.place())
+
+
+def test_two_voxels_with_one_between_are_two_parts(tmp_path: Path) -> None:
+    pixels = np.zeros((8, 40, 48), np.uint8)
+    pixels[3, 10, [10, 12]] = 1
+    drawing = seg.read(written(tmp_path / "seg.dcm", places.place(), pixels, kinds=(NODULE,)), places.place())
+    assert any("2 separate parts" in note for note in drawing.notes)
+
+
 def test_other_files_are_not_of_this_format(tmp_path: Path) -> None:
     (tmp_path / "text.dcm").write_text("not DICOM")
     header = places.headers(places.place())[0]

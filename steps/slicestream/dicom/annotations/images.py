@@ -6,7 +6,9 @@ within the series is checked.
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -227,10 +229,14 @@ def _suffix(path: Path) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep ITK from printing warnings on what is checked here."""
-    before = _itk.ProcessObject.GetGlobalWarningDisplay()
-    _itk.ProcessObject.SetGlobalWarningDisplay(False)
+    """Keep the libraries below from writing to the terminal: what they say comes as one error of ours."""
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
+        os.dup2(nowhere, 2)
         yield
     finally:
-        _itk.ProcessObject.SetGlobalWarningDisplay(before)
+        os.dup2(terminal, 2)
+        os.close(nowhere)
+        os.close(terminal)

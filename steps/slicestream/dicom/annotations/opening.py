@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,23 +29,25 @@ def telling(path: Path, form: str) -> Iterator[None]:
         ) from error
 
 
-def header_of(path: Path, sop_classes: Sequence[str], keywords: Sequence[str]) -> Dataset | None:
-    """Return a few elements of a DICOM file of one of these SOP classes; None where it is another file.
+def series_named(
+    path: Path, sop_classes: Sequence[str], keyword: str, series_of: Callable[[Dataset], list[str]]
+) -> str | None:
+    """Return the first series that `series_of` finds below `keyword`; None where the file is of no such SOP class.
 
-    Where the start of the file says one of these classes and the rest is damaged, the dataset is empty: reading the
-    file says what is wrong with it.
+    Where the file says one of these classes and the rest is damaged, "" is returned: reading it says what is wrong.
     """
     try:
-        meta = read_dicom(path, specific_tags=["SOPClassUID"], stop_before_pixels=True)
-        stated = meta.get("SOPClassUID") or meta.file_meta.get("MediaStorageSOPClassUID")
+        start = read_dicom(path, specific_tags=["SOPClassUID"], stop_before_pixels=True)
+        stated = start.get("SOPClassUID") or start.file_meta.get("MediaStorageSOPClassUID")
         if stated not in sop_classes:
             return None
     except Exception:  # not DICOM, or nothing of it is left
         return None
     try:
-        return read_dicom(path, specific_tags=list(keywords), stop_before_pixels=True)
-    except SliceStreamError:
-        return Dataset()
+        uids = series_of(read_dicom(path, specific_tags=[keyword], stop_before_pixels=True))
+    except Exception:  # values are parsed when asked for, and may be anything
+        return ""
+    return uids[0] if uids else ""
 
 
 def shares_frame(theirs: str, place: SeriesPlace, path: Path, *, same_series: bool) -> None:

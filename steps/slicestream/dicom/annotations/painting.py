@@ -65,8 +65,8 @@ def _parted(shapes: Sequence[Shape], place: SeriesPlace) -> list[str]:
             continue
         index = np.stack(np.unravel_index(shape.voxels, place.geometry.shape), axis=1)
         low = index.min(axis=0)
-        box = np.zeros(index.max(axis=0) - low + 1, np.bool_)
-        box[tuple((index - low).T)] = True
+        box = np.zeros(index.max(axis=0) - low + 1, np.uint8)  # of bool, cc3d 4.1.1 fails on [1, 0, 1]
+        box[tuple((index - low).T)] = 1
         parts = int(cc3d.connected_components(box, connectivity=26, return_N=True)[1])
         if parts > 1:
             notes.append(f"{listed([shape.name])} has {parts} separate parts and counts as one nodule")

@@ -17,7 +17,7 @@ from pydicom import Dataset
 from slicestream.dicom.annotations.choosing import listed, matching
 from slicestream.dicom.annotations.drawing import Drawing, SeriesPlace
 from slicestream.dicom.annotations.grids import LEAST_INSIDE, index_of, is_inside
-from slicestream.dicom.annotations.opening import header_of, shares_frame, telling
+from slicestream.dicom.annotations.opening import series_named, shares_frame, telling
 from slicestream.dicom.annotations.painting import Shape, paint
 from slicestream.dicom.annotations.polygons import crossing, filled
 from slicestream.dicom.files import read_dicom
@@ -42,11 +42,7 @@ class _Structure:
 
 def referenced(path: Path) -> str | None:
     """Return the SeriesInstanceUID that the file was drawn on, "" where it names none, None where it is no RTSTRUCT."""
-    header = header_of(path, SOP_CLASSES, ["ReferencedFrameOfReferenceSequence"])
-    if header is None:
-        return None
-    uids = _referenced_series(header)
-    return uids[0] if uids else ""
+    return series_named(path, SOP_CLASSES, "ReferencedFrameOfReferenceSequence", _referenced_series)
 
 
 def read(path: Path, place: SeriesPlace, *, structure: str | None = None) -> Drawing:

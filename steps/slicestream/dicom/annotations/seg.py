@@ -19,7 +19,7 @@ from pydicom.pixels.utils import iter_pixels
 from slicestream.dicom.annotations.choosing import listed, matching
 from slicestream.dicom.annotations.drawing import Drawing, SeriesPlace
 from slicestream.dicom.annotations.frames import Frames, frames_of
-from slicestream.dicom.annotations.opening import header_of, shares_frame, telling
+from slicestream.dicom.annotations.opening import series_named, shares_frame, telling
 from slicestream.dicom.annotations.painting import Shape, paint
 from slicestream.dicom.annotations.placing import grid_note, placed
 from slicestream.dicom.files import read_dicom
@@ -44,11 +44,7 @@ class _Segment:
 
 def referenced(path: Path) -> str | None:
     """Return the SeriesInstanceUID that the file was drawn on, "" where it names none, None where it is no SEG."""
-    header = header_of(path, SOP_CLASSES, ["ReferencedSeriesSequence"])
-    if header is None:
-        return None
-    uids = _referenced_series(header)
-    return uids[0] if uids else ""
+    return series_named(path, SOP_CLASSES, "ReferencedSeriesSequence", _referenced_series)
 
 
 def read(path: Path, place: SeriesPlace, *, structure: str | None = None) -> Drawing:

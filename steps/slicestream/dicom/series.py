@@ -14,7 +14,7 @@ from pydicom.dataset import Dataset
 
 from slicestream.dicom.files import needed, optional, read_dicom, text_of, whole
 from slicestream.dicom.identity import strip_pixels
-from slicestream.dicom.pixels import check_plain_grey, hounsfield
+from slicestream.dicom.pixels import check_plain_grey, empty_volume, read_hounsfield
 from slicestream.dicom.study import Batch, SourceSlice, check_ct
 from slicestream.errors import SeriesError, StudyError
 from slicestream.volumes.geometry import Geometry
@@ -53,7 +53,7 @@ def read_series(batch: Batch, *, pixels: bool = True) -> Iterator[Series]:
     grouped: dict[str, list[_Image]] = defaultdict(list)
     patients: dict[str, SourceSlice] = {}
     for source in batch.slices:
-        dataset = read_dicom(source.path, stop_before_pixels=not pixels)
+        dataset = read_dicom(source.path, stop_before_pixels=True)  # pixels are read one slice at a time
         check_ct(dataset, source.path)
         patients.setdefault(text_of(dataset, "PatientID", source.path), source)
         if len(patients) > 1:
@@ -68,16 +68,14 @@ def read_series(batch: Batch, *, pixels: bool = True) -> Iterator[Series]:
 
 def _series(uid: str, images: list[_Image], *, pixels: bool) -> Series:
     ordered, geometry = _arranged(images)
-    hu: NDArray[np.int16] | None = np.empty(geometry.shape, np.int16) if pixels else None
+    hu: NDArray[np.int16] | None = None
+    if pixels:
+        for image in ordered:
+            check_plain_grey(image.dataset, image.source.path)
+        hu = empty_volume(geometry.shape, ordered[0].source.path)
     for index, image in enumerate(ordered):
-        path = image.source.path
         if hu is not None:
-            if "PixelData" not in image.dataset:
-                raise StudyError(
-                    f"{path}: DICOM without pixels, or truncated before them; need an image. Fetch it again."
-                )
-            check_plain_grey(image.dataset, path)
-            hu[index] = hounsfield(image.dataset, path)
+            hu[index] = read_hounsfield(image.source.path)
         strip_pixels(image.dataset)
     return Series(
         uid=uid,

@@ -36,6 +36,8 @@ from pydicom.uid import (
 
 from ct_files import ct_slice
 from jpeg_lossless import encode
+from slicestream.__main__ import main
+from slicestream.dicom.identity import read_identities
 from slicestream.dicom.pixels import read_hounsfield
 from slicestream.errors import SeriesError
 
@@ -256,3 +258,29 @@ def test_a_syntax_without_a_decoder_is_one_line(tmp_path: Path) -> None:
         with pytest.raises(SeriesError, match=said) as refused:
             read_hounsfield(tmp_path / "b.dcm")
         assert str(refused.value).startswith(f"{tmp_path / 'b.dcm'}: ")
+
+
+@pytest.mark.parametrize("writer", ["explicit BE, pydicom", "deflated, pydicom", "JPEG lossless, predictor 6"])
+def test_the_kept_header_says_the_same_in_every_syntax(writer: str, tmp_path: Path) -> None:
+    source, _ = written(tmp_path / "source.dcm", KINDS["12 in 16"])
+    image = dcmread(source)
+    image.add_new("RedPaletteColorLookupTableData", "OW", b"\x01\x02\x03\x04")
+    image.save_as(source)
+    (tmp_path / "cohort").mkdir()
+    WRITERS[writer][1](source, tmp_path / "cohort" / "0.dcm")
+    if ExplicitVRBigEndian in WRITERS[writer]:
+        change_words(tmp_path / "cohort" / "0.dcm")
+    (tmp_path / "key").write_text("a secret of the tests only\n")
+    folders = [f"--{name}={tmp_path / name}" for name in ("cohort", "out")]
+    assert main(["preprocess", *folders, f"--pseudonym-key={tmp_path / 'key'}"]) == 0
+    (headers,) = read_identities([tmp_path / "out" / "source-1of1.identity"]).values()
+    kept, expected = headers[0], dcmread(source)
+    del expected.PixelData
+    assert {element.tag: element.value for element in kept} == {element.tag: element.value for element in expected}
+
+
+def change_words(path: Path) -> None:
+    """Write the words of a big-endian file in its byte order, as its maker should have: pydicom leaves that to us."""
+    content = path.read_bytes()
+    assert content.count(b"\x01\x02\x03\x04") == 1
+    path.write_bytes(content.replace(b"\x01\x02\x03\x04", b"\x02\x01\x04\x03"))

@@ -173,5 +173,6 @@ def text_of(dataset: Dataset, name: str, path: Path) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return the start of a library's message as one line."""
-    return " ".join(text.split())[:120]
+    """Return the start of a library's message, or of a value, as one line without control characters."""
+    shown = "".join(character if character.isprintable() else " " for character in text[:1000])
+    return " ".join(shown.split())[:120]

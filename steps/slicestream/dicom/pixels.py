@@ -55,7 +55,7 @@ def hounsfield(image: Dataset, path: Path) -> NDArray[np.int16]:
         raise SeriesError(f"{path}: RescaleSlope 0; need another. Leave the series out.")
     unit = text_of(image, "RescaleType", path)
     if unit.upper() not in ("", "HU", "US"):
-        raise SeriesError(f"{path}: RescaleType {unit}; need HU. Leave the series out, it is no plain CT.")
+        raise SeriesError(f"{path}: RescaleType {one_line(unit)}; need HU. Leave the series out, it is no plain CT.")
     cells = _cells(image, path)
     raw = _decoded(image, cells, path)
     meaning = _Meaning(dtype=raw.dtype.str, cells=cells, slope=slope, intercept=intercept)
@@ -76,10 +76,10 @@ def check_plain_grey(image: Dataset, path: Path) -> None:
         or found["PhotometricInterpretation"] != "MONOCHROME2"
         or frames != 1
     ):
+        samples, bits, photometric = (one_line(str(value)) for value in found.values())
         raise SeriesError(
-            f"{path}: {found['SamplesPerPixel']} samples of {found['BitsAllocated']} bits, "
-            f"{found['PhotometricInterpretation']}, {frames} frames; need one frame of 8 or 16 bit MONOCHROME2. "
-            "Leave the series out."
+            f"{path}: {samples} samples of {bits} bits, {photometric}, {frames} frames; "
+            "need one frame of 8 or 16 bit MONOCHROME2. Leave the series out."
         )
     rows, columns = (whole(image, name, path) for name in ("Rows", "Columns"))
     if rows * columns > _MOST_PIXELS:
@@ -188,7 +188,7 @@ def _uncompressed(image: Dataset, path: Path) -> NDArray[np.integer]:
 
 def _syntax(image: Dataset, path: Path) -> UID:
     syntax = optional(getattr(image, "file_meta", None) or Dataset(), "TransferSyntaxUID", path)
-    if not isinstance(syntax, UID) or not (syntax.is_transfer_syntax or syntax.is_private):
+    if not isinstance(syntax, UID) or not syntax.is_transfer_syntax:
         raise SeriesError(f"{path}: no transfer syntax in its header; need a whole DICOM file. Fetch it again.")
     return syntax
 

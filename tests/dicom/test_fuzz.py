@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import pydicom
+import pytest
+
+from slicestream.__main__ import main
 
 FUZZ = Path(__file__).parents[2] / "benchmarks" / "fuzz.py"
 
@@ -54,3 +60,22 @@ def test_the_fuzz_run_sees_what_must_not_be(tmp_path: Path) -> None:
     found = json.loads(subprocess.run(arguments, capture_output=True, text=True, check=True).stdout)
     assert found.pop("refused") == "refused"
     assert set(found.values()) == {"violation"}, found
+
+
+def test_no_file_that_pydicom_carries_breaks_the_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path(pydicom.__file__).parent / "data" / "test_files"
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    assert len(files) > 80
+    (tmp_path / "key").write_text("a secret of the tests only\n")
+    read = []
+    for number, path in enumerate(files):
+        cohort, out = tmp_path / f"cohort{number}", tmp_path / f"out{number}"
+        cohort.mkdir()
+        shutil.copy(path, cohort / "0.dcm")
+        status = main(["preprocess", f"--cohort={cohort}", f"--out={out}", f"--pseudonym-key={tmp_path / 'key'}"])
+        said = capsys.readouterr().err
+        if status == 0:
+            read.append(path.stem)
+        else:
+            assert (status, said.count("\n"), out.exists() and list(out.iterdir())) == (2, 1, False), (path, said)
+    assert "CT_small" in read

@@ -32,7 +32,7 @@ _LONGEST_TEXT = 1 << 16
 _PIPE_BYTES = 1 << 20
 _SET_PIPE_SIZE = 1031  # fcntl.F_SETPIPE_SZ
 _DTYPES = {"|u1", "|i1", "<u2", "<i2"}
-_KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SYSTEMROOT")
+_KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,7 +119,7 @@ class Decoder:
         # one thread is enough for one slice, and each more reserves memory
         one_thread = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
         self._child = subprocess.Popen(
-            [sys.executable, "-I", str(_CHILD), str(memory_bytes), str(seconds + 1)],
+            [sys.executable, "-P", str(_CHILD), str(memory_bytes), str(seconds + 1)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -147,8 +147,13 @@ def shared_decoder() -> Decoder:
     if pid not in _shared:
         _shared.clear()
         _shared[pid] = Decoder()
-        atexit.register(_shared[pid].close)
+        atexit.register(_close, pid)
     return _shared[pid]
+
+
+def _close(pid: int) -> None:
+    if pid == os.getpid() and pid in _shared:
+        _shared[pid].close()
 
 
 def _refusal(path: Path, answer: dict[str, Any], memory_bytes: int) -> str:

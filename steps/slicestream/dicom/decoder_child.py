@@ -1,9 +1,9 @@
 """The process that decodes compressed pixels: what it is given may be made to break a codec, so it may do little else.
 
-Started by `decoder.py` as a script of its own (`python -I`), it imports the codecs, gives up what it does not need
+Started by `decoder.py` as a script of its own (`python -P`), it imports the codecs, gives up what it does not need
 (`lock_down`), and then answers requests on standard input until that ends. Request and answer are a JSON object and
 bytes, with the length of the JSON before it (4 bytes, big-endian); nothing is unpickled on either side.
-It imports nothing of slicestream, so that it starts quickly and under `-I`.
+It imports nothing of slicestream, so that it starts quickly.
 """
 
 from __future__ import annotations

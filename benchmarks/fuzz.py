@@ -309,7 +309,7 @@ def by_gdcm(image: Dataset) -> bytes:
         source, target = Path(folder) / "a.dcm", Path(folder) / "b.dcm"
         image.save_as(source, enforce_file_format=True)
         tool = Path(sys.executable).with_name("gdcmconv")
-        subprocess.run([tool, "--jpeg", "--lossless", source, target], check=True, capture_output=True)
+        subprocess.run([tool, "--jpeg", source, target], check=True, capture_output=True)
         return target.read_bytes()
 
 

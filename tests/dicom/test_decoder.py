@@ -21,6 +21,7 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from ct_files import ct_slice
+from slicestream.dicom import decoder as decoder_module
 from slicestream.dicom import decoder_child
 from slicestream.dicom.decoder import MEMORY_BYTES, Decoder, Frame, shared_decoder
 from slicestream.dicom.files import read_dicom
@@ -191,6 +192,32 @@ def test_the_child_at_work_is_filtered_and_sees_no_variable(decoder: Decoder, tm
     assert "Seccomp:\t2" in status
     assert "NoNewPrivs:\t1" in status
     assert b"HOME=" not in Path(f"/proc/{child_of(decoder)}/environ").read_bytes()
+
+
+LIES = {
+    "a length of gigabytes": "b'\\xff\\xff\\xff\\xff'",
+    "no JSON": "message(b'no')",
+    "JSON without end": "message(b'[' * 60000)",
+    "another kind of JSON": "message(b'7')",
+    "an object array": 'message(b\'{"dtype": "|O", "shape": [64, 64], "bytes": 8192}\') + bytes(8192)',
+    "too many bytes": 'message(b\'{"dtype": "<u2", "shape": [64, 64], "bytes": 99999999999}\')',
+    "another shape": 'message(b\'{"dtype": "<u2", "shape": [1, 4096], "bytes": 8192}\') + bytes(8192)',
+    "text for a number": 'message(b\'{"dtype": "<u2", "shape": [64, 64], "bytes": "8192"}\')',
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_an_answer_that_lies_is_one_line(lie: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    liar = tmp_path / "liar.py"
+    liar.write_text(
+        "import os, time\ndef message(text):\n    return len(text).to_bytes(4, 'big') + text\n"
+        f"os.write(1, message(b'{{}}'))\nos.read(0, 1)\nos.write(1, {LIES[lie]})\ntime.sleep(60)\n"
+    )
+    monkeypatch.setattr(decoder_module, "_CHILD", liar)
+    lied_to = Decoder(seconds=5.0)
+    with pytest.raises(SeriesError, match=r"^k\.dcm: (the decoder gave|pixels \[1, 4096\], header 64 x 64)[^\n]*$"):
+        lied_to.decode(frame(RLELossless), b"x", PATH)
+    lied_to.close()
 
 
 def test_the_child_ends_with_its_parent(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ class Decoder:
             return answer, bytearray()
         size = frame.rows * frame.columns * (frame.bits_allocated // 8)
         if answer.get("dtype") not in _DTYPES or answer.get("bytes") != size:
-            raise _LostError(f"the decoder gave {answer.get('bytes')} bytes where {size} are needed")
+            raise _LostError(f"the decoder gave {one_line(str(answer.get('bytes')))} bytes where {size} are needed")
         return answer, _read(child, size, deadline)
 
     def _started(self) -> subprocess.Popen[bytes]:
@@ -200,7 +200,7 @@ def _read_document(child: subprocess.Popen[bytes], deadline: float) -> dict[str,
         raise _LostError("the decoder gave no sense")
     try:
         document = json.loads(_read(child, size, deadline))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _LostError("the decoder gave no sense") from error
     if not isinstance(document, dict):
         raise _LostError("the decoder gave no sense")

@@ -34,6 +34,9 @@ _SET_PIPE_SIZE = 1031  # fcntl.F_SETPIPE_SZ
 _DTYPES = {"|u1", "|i1", "<u2", "<i2"}
 _KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHOME")
 
+# of glibc: to give each image's memory back and fetch it again would take longer than the pipe does
+_KEEP_MEMORY = {f"MALLOC_{name}_": str(64 << 20) for name in ("TRIM_THRESHOLD", "MMAP_THRESHOLD")}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Frame:
@@ -124,7 +127,7 @@ class Decoder:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             bufsize=0,
-            env={name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ} | one_thread,
+            env={name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ} | one_thread | _KEEP_MEMORY,
         )
         for pipe in (self._child.stdin, self._child.stdout):
             assert pipe is not None

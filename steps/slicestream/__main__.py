@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         importlib.import_module(f"slicestream.{args.step}").run(args)
     except SliceStreamError as error:
-        print(f"slicestream {args.step}: {error}", file=sys.stderr)
+        print(f"slicestream {args.step}: {_one_line(str(error))}", file=sys.stderr)
         return 2
     except OSError as error:
         if error.errno not in STORAGE_ERRORS:
@@ -69,6 +69,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"slicestream {args.step}: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def _one_line(message: str) -> str:
+    # a header's value or a file's name may hold anything, even what steers a terminal
+    return "".join(character if character.isprintable() else " " for character in message)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ _LIBRARIES = (
     "pylibjpeg-openjpeg",
     "pylibjpeg-rle",
     "pyjpegls",
+    "python-gdcm",
 )
 _PROGRESS_EVERY_S = 5.0
 _BACKGROUND_MM = 2.5

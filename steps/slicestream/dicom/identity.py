@@ -18,7 +18,7 @@ from pathlib import Path
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from slicestream.dicom.files import one_line
 from slicestream.errors import ArtefactError, StudyError
@@ -141,17 +141,27 @@ def _encoded(header: Dataset, source_name: str) -> bytes:
     meta, source = FileMetaDataset(), header.file_meta
     implicit = source.TransferSyntaxUID == ImplicitVRLittleEndian
     meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = header.SOPClassUID, header.SOPInstanceUID
     meta.ImplementationClassUID = _IMPLEMENTATION
-    header.file_meta, target = meta, io.BytesIO()
+    target = io.BytesIO()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            if header.original_encoding[1] is False:  # numbers become Python's own, words of pixels are not in it
-                header.walk(lambda _, element: element.value)
-                header.set_original_encoding(implicit, True)
+            meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = header.SOPClassUID, header.SOPInstanceUID
+            if source.TransferSyntaxUID == ExplicitVRBigEndian:
+                header = _little_endian(header)
+            header.file_meta = meta
             header.save_as(target, enforce_file_format=True)
     except Exception as error:  # a damaged element may fail in any way
         reason = one_line(str(error))
         raise StudyError(f"{source_name}: header cannot be kept ({reason}); damaged. Fetch it again.") from error
     return target.getvalue()
+
+
+def _little_endian(header: Dataset) -> Dataset:
+    """Return the header with no value left in the byte order of its file; pydicom converts all but words."""
+    for element in header.iterall():
+        if element.VR == "OW" and isinstance(element.value, bytes):
+            swapped = bytearray(element.value)
+            swapped[::2], swapped[1::2] = element.value[1::2], element.value[::2]
+            element.value = bytes(swapped)
+    return Dataset({tag: header[tag] for tag in header.keys()})  # noqa: SIM118

@@ -3,37 +3,64 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.pixels.utils import pixel_array
+from pydicom.uid import UID, RLELossless
 
-from slicestream.dicom.files import needed, one_line, optional, text_of, whole
-from slicestream.errors import SeriesError
+from slicestream.dicom.decoder import Frame, shared_decoder
+from slicestream.dicom.files import needed, one_line, optional, read_dicom, text_of, whole
+from slicestream.errors import SeriesError, StudyError
 from slicestream.volumes.volume import AIR_HU
 
 _HIGHEST_HU = 32767
+_MOST_PIXELS = 1 << 24  # 4096 x 4096; CT has up to 2048 x 2048
+
+
+def read_hounsfield(path: Path) -> NDArray[np.int16]:
+    """Read the image of one file as `hounsfield` does; nothing else of the file stays in memory.
+
+    Raises SeriesError, StudyError.
+    """
+    image = read_dicom(path)
+    if "PixelData" not in image:
+        raise StudyError(f"{path}: DICOM without pixels, or truncated before them; need an image. Fetch it again.")
+    check_plain_grey(image, path)
+    return hounsfield(image, path)
+
+
+def empty_volume(shape: tuple[int, ...], path: Path) -> NDArray[np.int16]:
+    """Return room for the HU of a series. Raises SeriesError where there is too little memory for it."""
+    try:
+        return np.empty(shape, np.int16)
+    except (MemoryError, ValueError) as error:
+        size = " x ".join(str(n) for n in shape)
+        raise SeriesError(f"{path}: its series of {size} voxels needs more memory. Leave the series out.") from error
 
 
 def hounsfield(image: Dataset, path: Path) -> NDArray[np.int16]:
     """Return whole HU, int16 (row, column); padding and what is below -1024 HU becomes -1024.
 
     Padding is PixelPaddingValue up to PixelPaddingRangeLimit, in stored values (PS3.3 C.7.5.1.1.2); HU = stored value
-    × RescaleSlope + RescaleIntercept (C.11.1.1.2). Raises SeriesError, StudyError.
+    × RescaleSlope + RescaleIntercept (C.11.1.1.2). Compressed pixels are decoded in another process.
+    Raises SeriesError, StudyError.
     """
     slope, intercept = (_number(image, name, path) for name in ("RescaleSlope", "RescaleIntercept"))
     if slope == 0:
         raise SeriesError(f"{path}: RescaleSlope 0; need another. Leave the series out.")
     unit = text_of(image, "RescaleType", path)
     if unit.upper() not in ("", "HU", "US"):
-        raise SeriesError(f"{path}: RescaleType {unit}; need HU. Leave the series out, it is no plain CT.")
-    raw = _decoded(image, path)
-    stored = _within_bits(raw, image, path)
-    hu = np.rint(stored * np.float64(slope) + intercept).clip(AIR_HU, _HIGHEST_HU).astype(np.int16)
-    for values in (raw, stored):
-        hu[_padded(values, image, path)] = AIR_HU
+        raise SeriesError(f"{path}: RescaleType {one_line(unit)}; need HU. Leave the series out, it is no plain CT.")
+    cells = _cells(image, path)
+    raw = _decoded(image, cells, path)
+    meaning = _Meaning(dtype=raw.dtype.str, cells=cells, slope=slope, intercept=intercept)
+    # every value that a cell can hold is worked out once; a slice is then looked up
+    hu: NDArray[np.int16] = _table(meaning)[raw.view(f"u{raw.dtype.itemsize}")]
     return hu
 
 
@@ -49,60 +76,121 @@ def check_plain_grey(image: Dataset, path: Path) -> None:
         or found["PhotometricInterpretation"] != "MONOCHROME2"
         or frames != 1
     ):
+        samples, bits, photometric = (one_line(str(value)) for value in found.values())
         raise SeriesError(
-            f"{path}: {found['SamplesPerPixel']} samples of {found['BitsAllocated']} bits, "
-            f"{found['PhotometricInterpretation']}, {frames} frames; need one frame of 8 or 16 bit MONOCHROME2. "
-            "Leave the series out."
+            f"{path}: {samples} samples of {bits} bits, {photometric}, {frames} frames; "
+            "need one frame of 8 or 16 bit MONOCHROME2. Leave the series out."
+        )
+    rows, columns = (whole(image, name, path) for name in ("Rows", "Columns"))
+    if rows * columns > _MOST_PIXELS:
+        raise SeriesError(
+            f"{path}: {rows} x {columns} pixels; need at most {_MOST_PIXELS} together. Leave the series out."
         )
 
 
-def _decoded(image: Dataset, path: Path) -> NDArray[np.integer]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Cells:
+    """How a stored value lies in its cell (PS3.5 8.1.1), and which values are padding."""
+
+    allocated: int
+    stored: int
+    shift: int
+    signed: bool
+    padding: tuple[int, int] | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Meaning:
+    dtype: str
+    cells: _Cells
+    slope: float
+    intercept: float
+
+
+@lru_cache(maxsize=16)
+def _table(meaning: _Meaning) -> NDArray[np.int16]:
+    """Return the HU of every cell content, by the content as an unsigned number."""
+    cells, dtype = meaning.cells, np.dtype(meaning.dtype)
+    raw = np.arange(1 << 8 * dtype.itemsize, dtype=f"u{dtype.itemsize}").view(dtype.newbyteorder("="))
+    # of the stored bits only: older scanners keep overlays in the bits above
+    stored = (raw.astype(np.int32) >> cells.shift) & ((1 << cells.stored) - 1)
+    if cells.signed:
+        stored -= (stored >> (cells.stored - 1)) << cells.stored
+    hu = np.rint(stored * np.float64(meaning.slope) + meaning.intercept).clip(AIR_HU, _HIGHEST_HU).astype(np.int16)
+    if cells.padding is not None:
+        low, high = cells.padding
+        for values in (raw, stored):
+            hu[(values >= low) & (values <= high)] = AIR_HU
+    hu.flags.writeable = False
+    return hu
+
+
+def _cells(image: Dataset, path: Path) -> _Cells:
+    names = ("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
+    allocated, stored, high, representation = (whole(image, name, path) for name in names)
+    if allocated not in (8, 16) or not 0 < stored <= allocated or not stored - 1 <= high < allocated:
+        raise SeriesError(
+            f"{path}: {stored} bits stored, high bit {high}, {allocated} allocated. Leave the series out."
+        )
+    syntax = _syntax(image, path)
+    # RLE keeps whole cells (PS3.5 G.2); the other codecs keep the stored bits
+    shift = 0 if syntax.is_encapsulated and syntax != RLELossless else high + 1 - stored
+    cells = _Cells(allocated=allocated, stored=stored, shift=shift, signed=representation == 1, padding=None)
+    padding, limit = (optional(image, name, path) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit"))
+    if not isinstance(padding, int):
+        return cells
+    ends = [_as_stored(n, cells) for n in (padding, limit if isinstance(limit, int) else padding)]
+    return _Cells(allocated=allocated, stored=stored, shift=shift, signed=cells.signed, padding=(min(ends), max(ends)))
+
+
+def _as_stored(value: int, cells: _Cells) -> int:
+    # a header may give -2000 as 63536, or the other way round
+    value %= 1 << cells.allocated
+    return value - (1 << cells.allocated) if cells.signed and value >> (cells.allocated - 1) else value
+
+
+def _decoded(image: Dataset, cells: _Cells, path: Path) -> NDArray[np.integer]:
+    """Return the cells as they are, (row, column), little-endian."""
+    size = rows, columns = whole(image, "Rows", path), whole(image, "Columns", path)
+    if not 0 < rows * columns <= _MOST_PIXELS:
+        raise SeriesError(f"{path}: {rows} x {columns} pixels; damaged. Leave the series out.")
+    syntax = _syntax(image, path)
+    if syntax.is_encapsulated:
+        frame = Frame(
+            syntax=str(syntax),
+            rows=rows,
+            columns=columns,
+            bits_allocated=cells.allocated,
+            bits_stored=cells.stored,
+            signed=cells.signed,
+        )
+        return shared_decoder().decode(frame, bytes(needed(image, "PixelData", path)), path)
+    pixels = _uncompressed(image, path)
+    if pixels.shape != size or pixels.dtype.itemsize * 8 != cells.allocated:
+        raise SeriesError(f"{path}: pixels {pixels.shape}, header {rows} x {columns}. Fetch it again.")
+    return pixels
+
+
+def _uncompressed(image: Dataset, path: Path) -> NDArray[np.integer]:
+    # no codec is at work here, only numpy
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             # unused bits are ours to remove (pydicom knows no HighBit); the function caches nothing in the header
             pixels: NDArray[np.integer] = pixel_array(image, correct_unused_bits=False)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # each codec fails in its own way on damaged data, one by a panic in Rust
+    except Exception as error:  # a damaged header fails in any way
         reason = one_line(str(error).split(" - ")[0])
         raise SeriesError(
             f"{path}: pixels cannot be decoded ({reason}); truncated or damaged. Fetch it again."
         ) from error
-    if pixels.shape != (image.Rows, image.Columns):
-        raise SeriesError(f"{path}: pixels {pixels.shape}, header {image.Rows} x {image.Columns}. Fetch it again.")
-    return pixels
+    return pixels.astype(pixels.dtype.newbyteorder("<"), copy=False)
 
 
-def _within_bits(raw: NDArray[np.integer], image: Dataset, path: Path) -> NDArray[np.int32]:
-    """Return values of the stored bits only: older scanners keep overlays in the bits above."""
-    allocated, stored, high = (whole(image, n, path) for n in ("BitsAllocated", "BitsStored", "HighBit"))
-    if not 0 < stored <= allocated or not stored - 1 <= high < allocated:
-        raise SeriesError(
-            f"{path}: {stored} bits stored, high bit {high}, {allocated} allocated. Leave the series out."
-        )
-    compressed = image.file_meta.TransferSyntaxUID.is_encapsulated
-    shift = 0 if compressed else high + 1 - stored
-    bits = (raw.astype(np.int32) >> shift) & ((1 << stored) - 1)
-    if image.PixelRepresentation == 1:
-        bits = bits - ((bits >> (stored - 1)) << stored)
-    return np.asarray(bits, np.int32)
-
-
-def _padded(values: NDArray[np.integer], image: Dataset, path: Path) -> NDArray[np.bool_]:
-    padding = optional(image, "PixelPaddingValue", path)
-    if not isinstance(padding, int):
-        return np.zeros(values.shape, np.bool_)
-    limit = optional(image, "PixelPaddingRangeLimit", path)
-    ends = [_as_stored(n, image) for n in (padding, limit if isinstance(limit, int) else padding)]
-    return np.asarray((values >= min(ends)) & (values <= max(ends)), dtype=np.bool_)
-
-
-def _as_stored(value: int, image: Dataset) -> int:
-    # a header may give -2000 as 63536, or the other way round
-    allocated = int(image.BitsAllocated)
-    value %= 1 << allocated
-    return value - (1 << allocated) if image.PixelRepresentation == 1 and value >> (allocated - 1) else value
+def _syntax(image: Dataset, path: Path) -> UID:
+    syntax = optional(getattr(image, "file_meta", None) or Dataset(), "TransferSyntaxUID", path)
+    if not isinstance(syntax, UID) or not syntax.is_transfer_syntax:
+        raise SeriesError(f"{path}: no transfer syntax in its header; need a whole DICOM file. Fetch it again.")
+    return syntax
 
 
 def _number(image: Dataset, name: str, path: Path) -> float:

@@ -15,7 +15,7 @@ from slicestream.dicom.enhanced import MULTI_FRAME, FramePixels, frames_of
 from slicestream.dicom.files import needed, read_dicom, text_of
 from slicestream.dicom.identity import strip_pixels
 from slicestream.dicom.manifest import Finding
-from slicestream.dicom.pixels import check_plain_grey, hounsfield
+from slicestream.dicom.pixels import check_plain_grey, empty_volume, hounsfield
 from slicestream.dicom.stack import Image, Stack, stacks_of
 from slicestream.dicom.study import Batch, SourceSlice
 from slicestream.errors import AnnotationError, StudyError
@@ -126,7 +126,7 @@ def _volumes(
 def _series(uid: str, stack: Stack, reader: _Reader | None) -> Series:
     for image in stack.images:  # before room is made for what headers say
         check_plain_grey(image.header, image.source.path)
-    hu: NDArray[np.int16] | None = np.empty(stack.geometry.shape, np.int16) if reader else None
+    hu = empty_volume(stack.geometry.shape, stack.images[0].source.path) if reader else None
     for index, image in enumerate(stack.images):
         if hu is not None and reader is not None:
             hu[index] = reader.hu(image)

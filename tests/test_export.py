@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import highdicom
 import numpy as np
 import pydicom
 import pytest
@@ -14,6 +15,7 @@ import output_cases as cases
 from slicestream import RESEARCH_ONLY
 from slicestream.__main__ import main
 from slicestream.volumes.mask import Candidate, read_mask, write_mask
+from slicestream.volumes.measures import DECIMALS
 from slicestream.volumes.volume import SeriesId
 
 OTHER = SeriesId(patient="1111111111111111", series="2222222222222222")
@@ -39,10 +41,10 @@ def test_a_series_gives_seg_overlays_table_and_record(tmp_path: Path, capsys: py
     assert [row["status"] for row in rows] == ["true_positive", "false_positive", "missed"]
     record = json.loads((out / "export.run.json").read_text())
     assert (record["items"], record["unit"]) == (1, "series")
-    assert set(record["outputs"]) == {f"{cases.SERIES}.dcm", "nodules.csv"}
+    assert set(record["outputs"]) == {f"{cases.SERIES}.dcm", f"{cases.SERIES}-sr.dcm", "nodules.csv"}
     assert set(record["inputs"]) == {f"{cases.SERIES}.mask", f"{cases.SERIES}.volume"}
     said = capsys.readouterr().out
-    assert "1 series: 1 DICOM SEG, 4 overlays, 2 candidates" in said
+    assert "1 series: 1 DICOM SEG, 1 DICOM SR, 4 overlays, 2 candidates" in said
     assert RESEARCH_ONLY in said
 
 
@@ -60,12 +62,81 @@ def test_a_mask_without_candidates_gives_no_seg_and_is_named(
     case, out = cases.write_case(tmp_path, np.zeros(cases.SHAPE, np.uint16)), tmp_path / "out"
     assert main(arguments(case, out=out, references=False)) == 0
     assert list((out / "segmentations").iterdir()) == []
+    assert [path.name for path in (out / "measurements").iterdir()] == [f"{cases.SERIES}-sr.dcm"]
     assert list((out / "overlays").iterdir()) == []
     assert len((out / "nodules.csv").read_text().splitlines()) == 1
     assert f"no candidates, so no DICOM SEG: 1 series ({cases.SERIES})" in capsys.readouterr().out
     assert json.loads((out / "export.run.json").read_text())["parameters"]["series_without_candidates"] == [
         str(cases.SERIES)
     ]
+
+
+def columns_of(report: Path) -> list[dict[str, str]]:
+    """Return what the report says of each candidate, by the names of the table, as the table writes it."""
+    names = {("118565006", ""): "volume_mm3", ("103339001", ""): "longest_diameter_mm"}
+    names |= {("103340004", ""): "perpendicular_diameter_mm", ("mean-probability", ""): "score"}
+    names |= {("112031", "Mean"): "mean_hu", ("112031", "Standard Deviation"): "std_hu"}
+    found = []
+    content = highdicom.sr.srread(report).content
+    assert isinstance(content, highdicom.sr.MeasurementReport)
+    for group in content.get_volumetric_roi_measurement_groups():
+        row = {"nodule": group.tracking_identifier.removeprefix("candidate ")}
+        for one in group.get_measurements():
+            name = names[(one.name.value, one.derivation.meaning if one.derivation else "")]
+            row[name] = f"{one.value:.{DECIMALS[name]}f}"
+        found.append(row)
+    return found
+
+
+def test_the_report_and_the_table_hold_the_same_figures(tmp_path: Path) -> None:
+    case, out = cases.write_case(tmp_path), tmp_path / "out"
+    assert main(arguments(case, out=out)) == 0
+    rows = list(csv.DictReader((out / "nodules.csv").read_text().splitlines()))
+    found = columns_of(out / "measurements" / f"{cases.SERIES}-sr.dcm")
+    assert len(found) == 2
+    for stated in found:
+        row = next(row for row in rows if row["nodule"] == stated["nodule"])
+        assert len(stated) == 7
+        assert {name: row[name] for name in stated} == stated
+
+
+def test_series_of_one_study_share_a_report_and_those_of_another_patient_do_not(tmp_path: Path) -> None:
+    beside = SeriesId(patient=cases.SERIES.patient, series="2222222222222222")
+    found = [cases.write_case(tmp_path / str(series), series=series) for series in (cases.SERIES, beside, OTHER)]
+    out = tmp_path / "out"
+    assert main(arguments(*found, out=out)) == 0
+    names = {path.name for path in (out / "measurements").iterdir()}
+    assert names == {f"{beside}-sr.dcm", f"{OTHER}-sr.dcm"}
+    assert len(columns_of(out / "measurements" / f"{beside}-sr.dcm")) == 4
+    assert len(columns_of(out / "measurements" / f"{OTHER}-sr.dcm")) == 2
+
+
+@pytest.mark.parametrize(
+    ("choice", "endings"), [("binary", [""]), ("labelmap", ["-labelmap"]), ("both", ["", "-labelmap"])]
+)
+def test_the_form_of_the_seg_is_chosen_and_the_report_references_it(
+    choice: str, endings: list[str], tmp_path: Path
+) -> None:
+    case, out = cases.write_case(tmp_path), tmp_path / "out"
+    assert main([*arguments(case, out=out), "--segmentation", choice]) == 0
+    written = {path.name: pydicom.dcmread(path) for path in (out / "segmentations").iterdir()}
+    assert set(written) == {f"{cases.SERIES}{ending}.dcm" for ending in endings}
+    for dataset in written.values():
+        assert int((dataset.pixel_array > 0).sum()) == 49
+    report = pydicom.dcmread(out / "measurements" / f"{cases.SERIES}-sr.dcm")
+    evidence = report.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence
+    uids = {item.ReferencedSOPInstanceUID for series in evidence for item in series.ReferencedSOPSequence}
+    assert written[f"{cases.SERIES}{endings[0]}.dcm"].SOPInstanceUID in uids
+
+
+def test_captures_are_written_where_asked_for(tmp_path: Path) -> None:
+    case, out = cases.write_case(tmp_path), tmp_path / "out"
+    assert main([*arguments(case, out=out), "--captures", "--overlays", "2"]) == 0
+    names = sorted(path.stem for path in (out / "captures").iterdir())
+    assert names == sorted(path.stem for path in (out / "overlays").iterdir())
+    assert len(names) == 2
+    record = json.loads((out / "export.run.json").read_text())
+    assert {f"{name}.dcm" for name in names} <= set(record["outputs"])
 
 
 def test_nifti_copies_lie_in_patient_space(tmp_path: Path) -> None:
@@ -145,7 +216,7 @@ def test_results_of_an_earlier_run_are_not_mixed_with_new_ones(
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     capsys.readouterr()
     assert main([*arguments(case, out=out), "--overlays", "1"]) == 2
-    assert "overlays: not empty; nothing was changed" in capsys.readouterr().err
+    assert "measurements: not empty; nothing was changed" in capsys.readouterr().err
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 

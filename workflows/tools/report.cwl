@@ -23,7 +23,7 @@ inputs:
     inputBinding: {prefix: --metrics}
   nodules:
     type: File
-    doc: One row per nodule found, volume in mm³, diameter and centre in mm, mean in HU.
+    doc: One row per nodule found, volume in mm³, diameters and centre in mm, mean and deviation in HU.
     inputBinding: {prefix: --nodules}
   overlays:
     type: Directory

@@ -220,7 +220,7 @@ def test_results_of_an_earlier_run_are_not_mixed_with_new_ones(
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
-def export_references(preprocessed: Path, folder: Path) -> Path:
+def export_references(preprocessed: Path, folder: Path, *more: str) -> Path:
     """Export the readers' masks of a preprocessed cohort as if a model had found them; return the output folder."""
     masks, words = folder / "masks", ["export", "--out", str(folder / "out")]
     for path in sorted(preprocessed.glob("*.reference")):
@@ -231,7 +231,7 @@ def export_references(preprocessed: Path, folder: Path) -> Path:
         write_mask(masks / f"{drawn.id}.mask", replace(drawn, kind="mask", candidates=found, model_hash=model_hash))
     for flag, pattern in (("--volumes", "*.volume"), ("--identities", "*.identity"), ("--references", "*.reference")):
         words += [flag, *map(str, sorted(preprocessed.glob(pattern)))]
-    assert main([*words, "--masks", *map(str, sorted(masks.iterdir()))]) == 0
+    assert main([*words, *more, "--masks", *map(str, sorted(masks.iterdir()))]) == 0
     return folder / "out"
 
 
@@ -260,16 +260,29 @@ def test_the_phantoms_nodules_stand_where_they_were_put_in_patient_coordinates(
 
 
 @pytest.mark.real
-def test_real_scans_give_segs_that_equal_their_masks_and_that_dciodvfy_accepts(data: Path, tmp_path: Path) -> None:
+def test_real_scans_give_results_that_equal_their_masks_and_that_dciodvfy_accepts(data: Path, tmp_path: Path) -> None:
     key, made = tmp_path / "key", tmp_path / "preprocessed"
     key.write_text("a secret of the tests only\n")
     words = ["--cohort", str(data / "fullframe-open"), "--pseudonym-key", str(key), "--out", str(made)]
     assert main(["preprocess", *words]) == 0
-    out = export_references(made, tmp_path)
-    for path in sorted((out / "segmentations").iterdir()):
-        mask = read_mask(tmp_path / "masks" / f"{path.stem}.mask", "mask")
-        assert int(pydicom.dcmread(path).pixel_array.sum()) == int((mask.labels > 0).sum())
+    out = export_references(made, tmp_path, "--segmentation", "both", "--captures", "--overlays", "2")
+    for path in sorted((tmp_path / "masks").iterdir()):
+        mask = read_mask(path, "mask")
+        count = int((mask.labels > 0).sum())
+        binary, labelmap = (out / "segmentations" / f"{path.stem}{ending}.dcm" for ending in ("", "-labelmap"))
+        assert int(pydicom.dcmread(binary).pixel_array.sum()) == count
+        assert int((pydicom.dcmread(labelmap).pixel_array > 0).sum()) == count
+        assert labelmap.stat().st_size < binary.stat().st_size
+    accepted = [
+        *(("Segmentation", path) for path in (out / "segmentations").iterdir() if "labelmap" not in path.name),
+        *(("Comprehensive3DSR", path) for path in (out / "measurements").iterdir()),
+        *(("SCImage", path) for path in (out / "captures").iterdir()),
+    ]
+    for kind, path in accepted:
         said = cases.dciodvfy(path)
-        assert "Segmentation" in said
+        assert kind in said
         assert "Error" not in said
-    assert len(list((out / "segmentations").iterdir())) == 3
+    assert len(accepted) == 3 + len(list((out / "measurements").iterdir())) + 6
+    rows = list(csv.DictReader((out / "nodules.csv").read_text().splitlines()))
+    stated = [row for path in (out / "measurements").iterdir() for row in columns_of(path)]
+    assert sorted(row["volume_mm3"] for row in stated) == sorted(row["volume_mm3"] for row in rows)

@@ -171,7 +171,7 @@ steps:
       weights: train/weights
       card: train/card
       title: title
-    out: [report, trained, run_record]
+    out: [report, trained, model_card, run_record]
 outputs:
   page:
     type: File
@@ -199,8 +199,12 @@ outputs:
     outputSource: export/overlays
   trained:
     type: Directory?
-    doc: "The trained model: model.onnx, weights.safetensors, model.json."
+    doc: "The trained model: model.onnx, weights.safetensors, model.json, model-card.md."
     outputSource: report/trained
+  model_card:
+    type: File?
+    doc: The trained model's card for people, Markdown.
+    outputSource: report/model_card
   masks:
     type: {type: array, items: {type: array, items: File}}
     doc: One mask per volume and batch, labelled candidates with scores.

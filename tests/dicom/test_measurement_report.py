@@ -11,6 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom import Dataset
+from pydicom.uid import EnhancedCTImageStorage
 
 import output_cases as cases
 from slicestream import RESEARCH_ONLY
@@ -200,6 +201,18 @@ def test_two_series_of_a_study_share_a_report(tmp_path: Path) -> None:
     uids = {group.tracking_uid for group in groups(tmp_path / "sr.dcm")}
     assert len(uids) == 4
     assert any("4 nodule candidates found in 2 series" in text for text in texts(tmp_path / "sr.dcm"))
+
+
+def test_frames_of_one_image_are_named_once(tmp_path: Path) -> None:
+    frames = cases.headers()
+    for number, header in enumerate(frames, start=1):
+        header.SOPClassUID, header.SOPInstanceUID = EnhancedCTImageStorage, "1.2.3.4.77"
+        header.ReferencedFrameNumber = number
+    reports.write_report(tmp_path / "sr.dcm", [one_series(frames)])
+    dataset = pydicom.dcmread(tmp_path / "sr.dcm")
+    source, _ = dataset.CurrentRequestedProcedureEvidenceSequence[0].ReferencedSeriesSequence
+    assert [item.ReferencedSOPInstanceUID for item in source.ReferencedSOPSequence] == ["1.2.3.4.77"]
+    assert "Error" not in cases.dciodvfy(tmp_path / "sr.dcm")
 
 
 def test_the_same_mask_gives_the_same_report_but_for_its_date() -> None:

@@ -7,6 +7,7 @@ import pydicom
 import pytest
 import SimpleITK
 from pydicom import Dataset
+from pydicom.uid import EnhancedCTImageStorage
 
 import output_cases as cases
 from slicestream import RESEARCH_ONLY
@@ -58,6 +59,17 @@ def test_burned_in_text_is_what_the_source_says_of_it(says: str | None, tmp_path
             header.BurnedInAnnotation = says
     dataset = pydicom.dcmread(written(tmp_path, source)[0])
     assert dataset.get("BurnedInAnnotation") == says
+
+
+def test_a_slice_that_was_a_frame_is_referenced_as_that_frame(tmp_path: Path) -> None:
+    frames = cases.headers()
+    for number, header in enumerate(frames, start=1):
+        header.SOPClassUID, header.SOPInstanceUID = EnhancedCTImageStorage, "1.2.3.4.77"
+        header.ReferencedFrameNumber = number
+    path = written(tmp_path, frames)[2]
+    reference = pydicom.dcmread(path).SourceImageSequence[0]
+    assert (reference.ReferencedSOPInstanceUID, reference.ReferencedFrameNumber) == ("1.2.3.4.77", 5)
+    assert "Error" not in cases.dciodvfy(path)
 
 
 def test_lossy_sources_give_captures_that_say_so(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def build_report(series: Sequence[SeriesResult]) -> sr.Comprehensive3DSR:
     seed = "\0".join(one.seed for one in series)
     segmentations = [one.segmentation for one in series if one.segmentation is not None]
     report = sr.Comprehensive3DSR(
-        evidence=[*(source for one in series for source in one.sources), *segmentations],
+        evidence=[*(image for one in series for image in _images(one)), *segmentations],
         content=_content(series),
         series_instance_uid=result.uid_of(seed, "report series"),
         series_number=SERIES_NUMBER,
@@ -157,7 +157,7 @@ def _image_library(series: Sequence[SeriesResult]) -> ContainerContentItem:
         group.ContentSequence = ContentSequence()
         shared = sr.ImageLibraryEntryDescriptors(one.sources[0])
         group.ContentSequence.extend(item for item in shared if item.name not in _POSITION)
-        for source in one.sources:
+        for source in _images(one):
             group.ContentSequence.append(
                 ImageContentItem(
                     name=Code("260753009", "SCT", "Source"),
@@ -168,6 +168,11 @@ def _image_library(series: Sequence[SeriesResult]) -> ContainerContentItem:
             )
         library.ContentSequence.append(group)
     return library
+
+
+def _images(one: SeriesResult) -> list[Dataset]:
+    """Return one header per image: slices may be frames of one."""
+    return list({source.SOPInstanceUID: source for source in one.sources}.values())
 
 
 def _observer(one: SeriesResult) -> sr.ObservationContext:

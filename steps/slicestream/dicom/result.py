@@ -41,7 +41,7 @@ _TYPE_2 = {
 _COPIED = (
     "SpecificCharacterSet", "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID",
     "FrameOfReferenceUID", "PositionReferenceIndicator", "Modality", "StudyDescription", "PatientAge",
-    "Rows", "Columns", "PixelSpacing", "SliceThickness", "ImageOrientationPatient",
+    "Rows", "Columns", "PixelSpacing", "SliceThickness", "ImageOrientationPatient", "ReferencedFrameNumber",
     "ImagePositionPatient", "PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence",
 )  # fmt: skip
 _DROPPED_IF_ODD = ("StudyDescription", "PatientAge", "DeidentificationMethod", "PositionReferenceIndicator")

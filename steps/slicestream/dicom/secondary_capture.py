@@ -98,6 +98,8 @@ def _capture(mask: Mask, source: Dataset, pixels: NDArray[np.uint8], *, number: 
 def _reference(source: Dataset) -> Dataset:
     reference, purpose = Dataset(), Dataset()
     reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = source.SOPClassUID, source.SOPInstanceUID
+    if "ReferencedFrameNumber" in source:
+        reference.ReferencedFrameNumber = source.ReferencedFrameNumber
     code: Code = codes.DCM.SourceImageForImageProcessingOperation
     purpose.CodeValue, purpose.CodingSchemeDesignator, purpose.CodeMeaning = (
         code.value,

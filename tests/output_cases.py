@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
@@ -90,6 +91,26 @@ def headers(shape: tuple[int, int, int] = SHAPE) -> list[Dataset]:
         header.Rows, header.Columns = shape[1:]
         found.append(header)
     return found
+
+
+ODD_HEADERS = {
+    "ACR-NEMA dates": {"StudyDate": "2009.11.22", "StudyTime": "12:14:38", "PatientBirthDate": "19xx"},
+    "an age without its unit": {"PatientAge": "71", "StudyDescription": "Z" * 80},
+    "a Chinese name": {"SpecificCharacterSet": "GB18030", "PatientName": "王^小东"},
+    "a Japanese name": {"SpecificCharacterSet": ["ISO 2022 IR 6", "ISO 2022 IR 87"], "PatientName": "A^B=山田^太郎"},
+    "no thickness": {"SliceThickness": "0"},
+}
+
+
+def odd_headers(values: dict[str, object]) -> list[Dataset]:
+    """Return headers with these values, one of ODD_HEADERS."""
+    source = headers()
+    with pydicom.config.disable_value_validation():
+        for header in source:
+            for name, value in values.items():
+                header.pop(name, None)
+                setattr(header, name, value)
+    return source
 
 
 def write_case(

@@ -250,3 +250,13 @@ def test_a_long_series_keeps_its_report_small() -> None:
     assert len(library) == slices
     # what the images share stands once
     assert len(items(report, "NUM")) < 20
+
+
+@pytest.mark.parametrize("values", cases.ODD_HEADERS.values(), ids=cases.ODD_HEADERS.keys())
+def test_dciodvfy_finds_no_error_with_odd_headers(values: dict[str, object], tmp_path: Path) -> None:
+    reports.write_report(tmp_path / "odd.dcm", [one_series(cases.odd_headers(values))])
+    path = tmp_path / "odd.dcm"
+    said = cases.dciodvfy(path)
+    assert "Comprehensive3DSR" in said
+    assert "Error" not in said
+    assert pydicom.dcmread(path).PatientName == values.get("PatientName", "")

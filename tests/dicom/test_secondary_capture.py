@@ -94,3 +94,12 @@ def test_headers_of_another_series_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtefactError, match="source headers of"):
         written(tmp_path, cases.headers()[:-1])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("values", cases.ODD_HEADERS.values(), ids=cases.ODD_HEADERS.keys())
+def test_dciodvfy_finds_no_error_with_odd_headers(values: dict[str, object], tmp_path: Path) -> None:
+    path = written(tmp_path, cases.odd_headers(values))[0]
+    said = cases.dciodvfy(path)
+    assert "SCImage" in said
+    assert "Error" not in said
+    assert pydicom.dcmread(path).PatientName == values.get("PatientName", "")

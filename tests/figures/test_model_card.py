@@ -71,13 +71,13 @@ def test_every_metric_is_the_one_of_the_file_with_its_interval() -> None:
     found, table = metrics(), rows(model_card(facts()), "## Results")
 
     def cells(entry: dict[str, Any]) -> list[str]:
-        return ["not known" if entry[n] is None else str(entry[n]) for n in ("value", "low", "high")]
+        return ["–" if entry[n] is None else str(entry[n]) for n in ("value", "low", "high")]
 
     for name in ("pooled", "per_slice", "per_slice_empty_is_one", "per_slice_annotated", "per_case"):
-        assert table[f"IOU, {name.replace('_', ' ')}"] == cells(found["iou"][name])
+        assert table[f"IoU, {name.replace('_', ' ')}"] == cells(found["iou"][name])
         assert table[f"Dice, {name.replace('_', ' ')}"] == cells(found["dice"][name])
     # 40 voxels shared, 49 predicted, 60 annotated
-    assert float(table["IOU, pooled"][0]) == pytest.approx(40 / 69, abs=1e-6)
+    assert float(table["IoU, pooled"][0]) == pytest.approx(40 / 69, abs=1e-6)
     intervals = found["nodules"]["intervals"]
     assert table["sensitivity, all (2 nodules)"] == cells(intervals["sensitivity"]["all"])
     assert table["false positives per scan"] == cells(intervals["false_positives_per_scan"])
@@ -143,9 +143,9 @@ def test_what_the_run_lacks_is_not_known_and_nothing_is_made_up() -> None:
 
 
 def test_few_patients_are_called_few() -> None:
-    assert "Only 1 patients were tested on" in model_card(facts())
+    assert "Tested on few patients (1)" in model_card(facts())
     many = metrics() | {"patients": 120}
-    assert "were tested on" not in model_card(facts(metrics=many))
+    assert "Tested on few" not in model_card(facts(metrics=many))
 
 
 def test_the_same_facts_give_the_same_card() -> None:

@@ -16,6 +16,7 @@ from slicestream.figures.claim import ITEMS
 from slicestream.figures.facts import OVERLAPS, SIZES, Facts, Record
 
 UNKNOWN = "not known"
+NOTHING = "–"
 FEW_PATIENTS = 20  # with fewer on the test side the card says that they are few
 
 
@@ -129,10 +130,10 @@ def _results(metrics: Facts | None) -> list[str]:
     nodules, definitions = metrics["nodules"], metrics["definitions"]
     overlaps = [
         (
-            f"{measure.upper() if measure == 'iou' else 'Dice'}, {name.replace('_', ' ')}",
+            f"{words}, {name.replace('_', ' ')}",
             *_interval(metrics[measure][name]),
         )
-        for measure in ("iou", "dice")
+        for measure, words in (("iou", "IoU"), ("dice", "Dice"))
         for name in OVERLAPS
     ]
     found = nodules["intervals"]["sensitivity"]
@@ -149,14 +150,14 @@ def _results(metrics: Facts | None) -> list[str]:
     volumes = [
         (
             "volume error of nodules hit, %: bias, limits of agreement",
-            *(_get(error, n) for n in ("bias", "low", "high")),
+            *_interval(error, ("bias", "low", "high")),
         )
     ]
     return [
-        f"Side `{_text(metrics['split'])}`: {_text(metrics['patients'])} patients, {_text(metrics['cases'])} series, "
-        f"{_text(metrics['slices'])} slices, {_text(nodules['count'])} nodules.",
+        f"Side: {_text(metrics['split'])}. Patients: {_text(metrics['patients'])}, series: {_text(metrics['cases'])}, "
+        f"slices: {_text(metrics['slices'])}, nodules: {_text(nodules['count'])}.",
         _table(("figure", "value", "low", "high"), [*overlaps, *sizes, *rates, *points, *volumes]),
-        "Sizes are longest diameters in mm. Definitions:",
+        f"{NOTHING}: nothing to compute it from. Sizes are longest diameters in mm. Definitions:",
         "\n".join(f"- {_text(name)}: {_text(words)}" for name, words in sorted(definitions.items())),
     ]
 
@@ -173,7 +174,7 @@ def _limits(facts: CardFacts) -> list[str]:
     if facts.metrics is None:
         lines.insert(0, "No test metrics: how good it is, is not known.")
     elif isinstance(patients, int) and patients < FEW_PATIENTS:
-        lines.insert(0, f"Only {patients} patients were tested on: the figures are rough.")
+        lines.insert(0, f"Tested on few patients ({patients}): the figures are rough.")
     return lines
 
 
@@ -241,8 +242,9 @@ def _version_rows(facts: CardFacts) -> list[tuple[str, Any]]:
     return [(name, ", ".join(sorted(values))) for name, values in sorted(found.items())]
 
 
-def _interval(entry: Mapping[str, Any]) -> tuple[Any, Any, Any]:
-    return entry["value"], entry["low"], entry["high"]
+def _interval(entry: Any, names: Sequence[str] = ("value", "low", "high")) -> list[Any]:
+    found = [_get(entry, name) for name in names]
+    return [NOTHING if value is None else value for value in found]
 
 
 def _get(facts: Any, *names: str) -> Any:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -153,12 +154,18 @@ def write_record(folder: Path, step: str, start: str, end: str, **facts: object)
     return path
 
 
-def dciodvfy(path: Path) -> str:
-    """Return what dciodvfy says of a file; skip where it is not installed, but fail in CI."""
-    program = shutil.which("dciodvfy")
-    if program is None:
+def program(name: str, package: str) -> str:
+    """Return where a program is, of this environment or of the system; skip where there is none, but fail in CI."""
+    found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+    if found is None:
         if os.environ.get("CI") == "true":
-            pytest.fail("dciodvfy (package dicom3tools) must be there in CI")
-        pytest.skip("dciodvfy (package dicom3tools) is not installed")
-    found = subprocess.run([program, path], capture_output=True, text=True, check=False)
-    return found.stdout + found.stderr
+            pytest.fail(f"{name} (package {package}) must be there in CI")
+        pytest.skip(f"{name} (package {package}) is not installed")
+    return found
+
+
+def dciodvfy(path: Path) -> str:
+    """Return what dciodvfy says of a file."""
+    words = [program("dciodvfy", "dicom3tools"), path]
+    said = subprocess.run(words, capture_output=True, text=True, check=False)
+    return said.stdout + said.stderr

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import highdicom
@@ -175,11 +173,8 @@ def test_dciodvfy_finds_no_error(written: Path, nothing_found: Path) -> None:
 
 
 def test_dcmqi_reads_the_same_figures(written: Path, tmp_path: Path) -> None:
-    program = shutil.which("tid1500reader", path=str(Path(sys.executable).parent))
-    if program is None:
-        pytest.skip("tid1500reader (package dcmqi) is not installed")
-    out = tmp_path / "read.json"
-    subprocess.run([program, "--inputDICOM", written, "--outputMetadata", out], check=True, capture_output=True)
+    out, reader = tmp_path / "read.json", cases.program("tid1500reader", "dcmqi")
+    subprocess.run([reader, "--inputDICOM", written, "--outputMetadata", out], check=True, capture_output=True)
     read = json.loads(out.read_text())["Measurements"]
     for group, row in zip(read, figures(written), strict=True):
         got = {}

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import highdicom
@@ -65,10 +63,15 @@ def test_simpleitk_opens_it_and_counts_the_same_voxels(written: Path) -> None:
 
 def dcmqi_voxels(path: Path, folder: Path) -> list[np.ndarray]:
     """Return what dcmqi makes of each segment, slices as in the test series."""
-    program = shutil.which("segimage2itkimage", path=str(Path(sys.executable).parent))
-    if program is None:
-        pytest.skip("segimage2itkimage (package dcmqi) is not installed")
-    words = [program, "--inputDICOM", path, "--outputDirectory", folder, "-t", "nrrd"]
+    words = [
+        cases.program("segimage2itkimage", "dcmqi"),
+        "--inputDICOM",
+        path,
+        "--outputDirectory",
+        folder,
+        "-t",
+        "nrrd",
+    ]
     subprocess.run(words, check=True, capture_output=True)
     found = []
     for each in sorted(folder.glob("*.nrrd"), key=lambda name: int(name.stem)):

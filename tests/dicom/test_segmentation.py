@@ -13,6 +13,7 @@ from pydicom.uid import RLELossless
 
 import output_cases as cases
 from slicestream import RESEARCH_ONLY
+from slicestream.dicom.result import sources_of
 from slicestream.dicom.segmentation import Kind, build_segmentation, write_segmentation
 from slicestream.errors import ArtefactError, StudyError
 from slicestream.volumes.geometry import Geometry
@@ -354,3 +355,11 @@ def test_a_prone_oblique_series_keeps_its_orientation_and_another_is_refused(tmp
         header.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
     with pytest.raises(ArtefactError, match="turned"):
         write_segmentation(tmp_path / "turned.dcm", mask, source)
+
+
+def test_the_headers_stay_as_they_were() -> None:
+    source = cases.odd_headers(cases.ODD_HEADERS["ACR-NEMA dates"])
+    before = [str(header) for header in source]
+    build_segmentation(cases.mask(), source)
+    sources_of(source, 2.5)[0].SOPInstanceUID = "1.2.3.99"
+    assert [str(header) for header in source] == before

@@ -5,6 +5,7 @@ A result lies in the study of its source, in a series of its own; its UIDs follo
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import uuid
@@ -111,7 +112,7 @@ def _source(header: Dataset, between_mm: float) -> Dataset:
     source = Dataset()
     for keyword in _COPIED:
         if keyword in header:
-            source[keyword] = header[keyword]
+            source[keyword] = copy.copy(header[keyword])  # setting it must not change the header
     for keyword, empty in _TYPE_2.items():
         setattr(source, keyword, header.get(keyword) or empty)
     # dates and times as ACR-NEMA wrote them

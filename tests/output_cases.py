@@ -6,10 +6,12 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
@@ -92,6 +94,26 @@ def headers(shape: tuple[int, int, int] = SHAPE) -> list[Dataset]:
     return found
 
 
+ODD_HEADERS = {
+    "ACR-NEMA dates": {"StudyDate": "2009.11.22", "StudyTime": "12:14:38", "PatientBirthDate": "19xx"},
+    "an age without its unit": {"PatientAge": "71", "StudyDescription": "Z" * 80},
+    "a Chinese name": {"SpecificCharacterSet": "GB18030", "PatientName": "王^小东"},
+    "a Japanese name": {"SpecificCharacterSet": ["ISO 2022 IR 6", "ISO 2022 IR 87"], "PatientName": "A^B=山田^太郎"},
+    "no thickness": {"SliceThickness": "0"},
+}
+
+
+def odd_headers(values: dict[str, object]) -> list[Dataset]:
+    """Return headers with these values, one of ODD_HEADERS."""
+    source = headers()
+    with pydicom.config.disable_value_validation():
+        for header in source:
+            for name, value in values.items():
+                header.pop(name, None)
+                setattr(header, name, value)
+    return source
+
+
 def write_case(
     folder: Path, found: np.ndarray | None = None, *, series: SeriesId = SERIES, with_reference: bool = True
 ) -> dict[str, Path]:
@@ -132,12 +154,18 @@ def write_record(folder: Path, step: str, start: str, end: str, **facts: object)
     return path
 
 
-def dciodvfy(path: Path) -> str:
-    """Return what dciodvfy says of a file; skip where it is not installed, but fail in CI."""
-    program = shutil.which("dciodvfy")
-    if program is None:
+def program(name: str, package: str) -> str:
+    """Return where a program is, of this environment or of the system; skip where there is none, but fail in CI."""
+    found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+    if found is None:
         if os.environ.get("CI") == "true":
-            pytest.fail("dciodvfy (package dicom3tools) must be there in CI")
-        pytest.skip("dciodvfy (package dicom3tools) is not installed")
-    found = subprocess.run([program, path], capture_output=True, text=True, check=False)
-    return found.stdout + found.stderr
+            pytest.fail(f"{name} (package {package}) must be there in CI")
+        pytest.skip(f"{name} (package {package}) is not installed")
+    return found
+
+
+def dciodvfy(path: Path) -> str:
+    """Return what dciodvfy says of a file."""
+    words = [program("dciodvfy", "dicom3tools"), path]
+    said = subprocess.run(words, capture_output=True, text=True, check=False)
+    return said.stdout + said.stderr

@@ -114,6 +114,7 @@ def test_new_studies_need_no_training_no_metrics_and_no_references(tmp_path: Pat
     assert "ground truth only" not in page.text
     assert "2 candidates" in page.text
     assert not (tmp_path / "out" / "model").exists()
+    assert not (tmp_path / "out" / "model-card.md").exists()
 
 
 def test_a_run_without_any_finding_is_told_so(tmp_path: Path) -> None:
@@ -181,7 +182,13 @@ def test_kpis_are_those_of_the_records(parts: dict[str, Path], tmp_path: Path) -
 def test_the_model_folder_holds_the_three_files_and_the_test_metrics(parts: dict[str, Path], tmp_path: Path) -> None:
     written(parts, tmp_path / "out")
     folder = tmp_path / "out" / "model"
-    assert {path.name for path in folder.iterdir()} == {"model.onnx", "weights.safetensors", "model.json"}
+    assert {path.name for path in folder.iterdir()} == {
+        "model.onnx",
+        "weights.safetensors",
+        "model.json",
+        "model-card.md",
+    }
+    assert (folder / "model-card.md").read_bytes() == (tmp_path / "out" / "model-card.md").read_bytes()
     assert (folder / "model.onnx").read_bytes() == parts["model"].read_bytes()
     card, metrics = json.loads((folder / "model.json").read_text()), json.loads(parts["metrics"].read_text())
     assert card["architecture"] == "unet-24x5"

@@ -69,6 +69,14 @@ inputs:
   threads:
     type: int?
     doc: CPU threads of training and of inference, each; all cores if not given.
+  segmentation:
+    type: string
+    doc: "Form of the DICOM SEG: binary, labelmap or both."
+    default: binary
+  captures:
+    type: boolean
+    doc: Write the overlays as DICOM Secondary Capture too.
+    default: false
   nifti:
     type: boolean
     doc: Write NIfTI copies of volumes and masks too.
@@ -143,8 +151,10 @@ steps:
       volumes: pick/kept
       identities: preprocess/identity
       references: preprocess/references
+      segmentation: segmentation
+      captures: captures
       nifti: nifti
-    out: [segmentations, overlays, nodules, copies, run_record]
+    out: [segmentations, measurements, overlays, nodules, key_images, copies, run_record]
   report:
     run: tools/report.cwl
     in:
@@ -166,7 +176,7 @@ steps:
       weights: train/weights
       card: train/card
       title: title
-    out: [report, trained, run_record]
+    out: [report, trained, model_card, run_record]
 outputs:
   page:
     type: File
@@ -178,24 +188,36 @@ outputs:
     outputSource: evaluate/metrics
   nodules:
     type: File
-    doc: One row per nodule found, volume in mm³, diameter and centre in mm, mean in HU.
+    doc: One row per nodule found, volume in mm³, diameters and centre in mm, mean and deviation in HU.
     outputSource: export/nodules
   segmentations:
     type: Directory
     doc: One DICOM SEG per series, which references the source series.
     outputSource: export/segmentations
+  measurements:
+    type: Directory
+    doc: One DICOM SR (TID 1500) per study, volumes in mm³, diameters in mm, mean and deviation in HU.
+    outputSource: export/measurements
   overlays:
     type: Directory
     doc: "PNG per slice of interest: reference green, prediction red, intersection yellow."
     outputSource: export/overlays
   trained:
     type: Directory?
-    doc: "The trained model: model.onnx, weights.safetensors, model.json."
+    doc: "The trained model: model.onnx, weights.safetensors, model.json, model-card.md."
     outputSource: report/trained
+  model_card:
+    type: File?
+    doc: The trained model's card for people, Markdown.
+    outputSource: report/model_card
   masks:
     type: {type: array, items: {type: array, items: File}}
     doc: One mask per volume and batch, labelled candidates with scores.
     outputSource: infer/masks
+  key_images:
+    type: Directory?
+    doc: The overlays as DICOM Secondary Capture, where asked for.
+    outputSource: export/key_images
   copies:
     type: Directory?
     doc: NIfTI copies of volumes and masks, where asked for.

@@ -48,6 +48,14 @@ inputs:
   threads:
     type: int?
     doc: CPU threads of inference; all cores if not given.
+  segmentation:
+    type: string
+    doc: "Form of the DICOM SEG: binary, labelmap or both."
+    default: binary
+  captures:
+    type: boolean
+    doc: Write the overlays as DICOM Secondary Capture too.
+    default: false
   nifti:
     type: boolean
     doc: Write NIfTI copies of volumes and masks too.
@@ -93,8 +101,10 @@ steps:
       volumes: preprocess/volumes
       identities: preprocess/identity
       references: preprocess/references
+      segmentation: segmentation
+      captures: captures
       nifti: nifti
-    out: [segmentations, overlays, nodules, copies, run_record]
+    out: [segmentations, measurements, overlays, nodules, key_images, copies, run_record]
   report:
     run: tools/report.cwl
     in:
@@ -121,12 +131,16 @@ outputs:
     outputSource: evaluate/metrics
   nodules:
     type: File
-    doc: One row per nodule found, volume in mm³, diameter and centre in mm, mean in HU.
+    doc: One row per nodule found, volume in mm³, diameters and centre in mm, mean and deviation in HU.
     outputSource: export/nodules
   segmentations:
     type: Directory
     doc: One DICOM SEG per series, which references the source series.
     outputSource: export/segmentations
+  measurements:
+    type: Directory
+    doc: One DICOM SR (TID 1500) per study, volumes in mm³, diameters in mm, mean and deviation in HU.
+    outputSource: export/measurements
   overlays:
     type: Directory
     doc: "PNG per slice of interest: reference green, prediction red, intersection yellow."
@@ -135,6 +149,10 @@ outputs:
     type: {type: array, items: {type: array, items: File}}
     doc: One mask per volume and batch, labelled candidates with scores.
     outputSource: infer/masks
+  key_images:
+    type: Directory?
+    doc: The overlays as DICOM Secondary Capture, where asked for.
+    outputSource: export/key_images
   copies:
     type: Directory?
     doc: NIfTI copies of volumes and masks, where asked for.

@@ -1,4 +1,4 @@
-"""Masks to DICOM SEG, overlays and a nodule table. Joins masks with identities: runs on the laptop only."""
+"""Masks to DICOM SEG, DICOM SR, overlays and a nodule table. Joins masks with identities: runs on the laptop only."""
 
 from __future__ import annotations
 
@@ -14,18 +14,22 @@ from pydicom import Dataset
 
 from slicestream import RESEARCH_ONLY
 from slicestream.dicom.identity import read_identities
+from slicestream.dicom.measurement_report import SeriesResult, series_result, write_report
 from slicestream.dicom.nifti import write_nifti
-from slicestream.dicom.segmentation import write_segmentation
+from slicestream.dicom.secondary_capture import write_captures
+from slicestream.dicom.segmentation import Kind, write_segmentation
 from slicestream.errors import ArtefactError, OptionError
 from slicestream.figures.nodules import NoduleRow, nodule_rows, nodules_csv
-from slicestream.figures.overlays import write_overlays
+from slicestream.figures.overlays import draw_overlays, write_overlays
 from slicestream.volumes.files import write_text
 from slicestream.volumes.mask import Mask, check_same_volume, read_mask
+from slicestream.volumes.measures import Measures, measure
 from slicestream.volumes.record import RunRecord, recorded
 from slicestream.volumes.staging import staged
 from slicestream.volumes.volume import Volume, Window, by_series, read_volume
 
 OVERLAYS_PER_SERIES = 12
+KINDS = {"binary": (Kind.BINARY,), "labelmap": (Kind.LABELMAP,), "both": (Kind.BINARY, Kind.LABELMAP)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,12 +55,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="overlay images per series at most, spread evenly over its marked slices (default: %(default)s)",
     )
+    parser.add_argument(
+        "--segmentation",
+        choices=tuple(KINDS),
+        default="binary",
+        help="form of the DICOM SEG: binary is read by all, labelmap is smaller and new (default: %(default)s)",
+    )
+    parser.add_argument("--captures", action="store_true", help="also write the overlays as DICOM Secondary Capture")
     parser.add_argument("--nifti", action="store_true", help="also write CT and mask of each series as NIfTI")
     parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="output folder (default: here)")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write segmentations/, overlays/, nodules.csv, on demand nifti/, and the run record."""
+    """Write segmentations/, measurements/, overlays/, nodules.csv, on demand captures/ and nifti/, the run record."""
     if args.overlays < 0:
         raise OptionError(f"--overlays {args.overlays}: need a number of images, 0 or more. Give 12, say.")
     masks = by_series(args.masks, "mask")
@@ -64,7 +75,7 @@ def run(args: argparse.Namespace) -> None:
     identities = read_identities(args.identities)
     _check_complete(masks, volumes, identities)
     with staged(args.out) as room, recorded("export", room) as record:
-        export = _Export(out=room, record=record, overlays=args.overlays, nifti=args.nifti)
+        export = _Export(out=room, record=record, args=args)
         for number, (series, path) in enumerate(sorted(masks.items()), start=1):
             export.series(path, volumes[series], references.get(series), identities[series])
             if number % 20 == 0 or number == len(masks):
@@ -91,11 +102,13 @@ class _Export:
 
     out: Path
     record: RunRecord
-    overlays: int
-    nifti: bool
+    args: argparse.Namespace
     rows: list[NoduleRow] = field(default_factory=list)
     images: int = 0
     segmentations: int = 0
+    reports: int = 0
+    captures: int = 0
+    pending: list[SeriesResult] = field(default_factory=list)
     without_candidates: list[str] = field(default_factory=list)
 
     def series(self, mask_path: Path, volume_path: Path, reference_path: Path | None, headers: list[Dataset]) -> None:
@@ -106,24 +119,50 @@ class _Export:
         if reference_path and reference:
             check_same_volume(reference_path, reference, volume)
         self._note_inputs(mask_path, mask, volume_path, volume)
-        if mask.candidates or mask.labels.any():
-            path = self.out / "segmentations" / f"{mask.id}.dcm"
-            self.record.add_output(path, write_segmentation(path, mask, headers))
-            self.segmentations += 1
-        else:
-            self.without_candidates.append(str(mask.id))
         origin_lps_mm = [float(mm) for mm in headers[0].ImagePositionPatient]
-        self.rows += nodule_rows(volume, mask, reference, origin_lps_mm)
-        folder = self.out / "overlays"
-        drawn = write_overlays(folder, volume, mask, reference, at_most=self.overlays, window=Window())
-        self.images += len(drawn)
-        if self.nifti:
+        found = measure(volume, mask.labels, origin_lps_mm)
+        self.rows += nodule_rows(volume, mask, reference, origin_lps_mm, found=found)
+        self._dicom(mask, headers, found)
+        drawing = {"at_most": self.args.overlays, "window": Window()}
+        self.images += len(write_overlays(self.out / "overlays", volume, mask, reference, **drawing))
+        if self.args.captures:
+            pictures = draw_overlays(volume, mask, reference, **drawing)
+            for path, content in write_captures(self.out / "captures", mask, headers, pictures, window=Window()):
+                self.record.add_output(path, content)
+                self.captures += 1
+        if self.args.nifti:
             write_nifti(self.out / "nifti" / f"{mask.id}-ct.nii.gz", volume.hu, volume.geometry, origin_lps_mm)
             write_nifti(self.out / "nifti" / f"{mask.id}-mask.nii.gz", mask.labels, mask.geometry, origin_lps_mm)
 
+    def _dicom(self, mask: Mask, headers: list[Dataset], found: Mapping[int, Measures]) -> None:
+        """Write the series' SEG; keep what its study's report needs, and write those of the patient before."""
+        kinds = KINDS[self.args.segmentation]
+        if mask.candidates or mask.labels.any():
+            for kind in kinds:
+                ending = "" if kind is Kind.BINARY else f"-{kind}"
+                path = self.out / "segmentations" / f"{mask.id}{ending}.dcm"
+                self.record.add_output(path, write_segmentation(path, mask, headers, kind=kind))
+                self.segmentations += 1
+        else:
+            self.without_candidates.append(str(mask.id))
+        if self.pending and not self.pending[0].mask.startswith(mask.id.patient):
+            self._report()
+        self.pending.append(series_result(mask, headers, found, kinds[0]))
+
+    def _report(self) -> None:
+        """Write a report for each study of the patient whose series were gone through."""
+        for study in dict.fromkeys(one.study for one in self.pending):
+            series = [one for one in self.pending if one.study == study]
+            path = self.out / "measurements" / f"{series[0].mask}-sr.dcm"
+            self.record.add_output(path, write_report(path, series))
+            self.reports += 1
+        self.pending.clear()
+
     def finish(self, series: int) -> None:
         """Write the table, and the folders even where they stay empty (a workflow collects them)."""
-        for name in ("segmentations", "overlays", *(("nifti",) if self.nifti else ())):
+        self._report()
+        asked = [name for name in ("captures", "nifti") if getattr(self.args, name)]
+        for name in ("segmentations", "measurements", "overlays", *asked):
             (self.out / name).mkdir(parents=True, exist_ok=True)
         table, text = self.out / "nodules.csv", nodules_csv(self.rows)
         write_text(table, text)
@@ -131,8 +170,10 @@ class _Export:
         record.add_output(table, hashlib.sha256(text.encode()).hexdigest())
         record.items, record.unit = series, "series"
         record.parameters = {
-            "overlays_per_series": self.overlays,
-            "nifti": self.nifti,
+            "overlays_per_series": self.args.overlays,
+            "segmentation": self.args.segmentation,
+            "captures": self.args.captures,
+            "nifti": self.args.nifti,
             "series_without_candidates": self.without_candidates,
             "notice": RESEARCH_ONLY,
         }
@@ -141,7 +182,10 @@ class _Export:
     def summary(self, series: int) -> str:
         """Return what is said on stdout."""
         count = sum(row.nodule is not None for row in self.rows)
-        counts = f"{self.segmentations} DICOM SEG, {self.images} overlays, {count} candidates in nodules.csv"
+        counts = (
+            f"{self.segmentations} DICOM SEG, {self.reports} DICOM SR, {self.images} overlays, "
+            f"{count} candidates in nodules.csv"
+        )
         lines = [f"{series} series: {counts}"]
         if self.without_candidates:
             lines.append(

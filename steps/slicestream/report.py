@@ -1,4 +1,4 @@
-"""One HTML file that shows the run, and the trained model's folder."""
+"""One HTML file that shows the run, and the trained model's folder with its card."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from slicestream.figures.facts import (
     read_split,
 )
 from slicestream.figures.gallery import gallery
+from slicestream.figures.model_card import CardFacts, model_card
 from slicestream.figures.page import Content, render
 from slicestream.volumes.files import atomic_path, write_text
 from slicestream.volumes.record import RunRecord, recorded
@@ -47,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--records", type=Path, nargs="+", required=True, metavar="FILE", help="*.run.json of the steps"
     )
     parser.add_argument(
-        "--model", type=Path, metavar="FILE", help="model.onnx; with --weights and --card: makes model/"
+        "--model", type=Path, metavar="FILE", help="model.onnx; with --weights and --card: makes model/ and the card"
     )
     parser.add_argument("--weights", type=Path, metavar="FILE", help="weights.safetensors of the same training")
     parser.add_argument("--card", type=Path, metavar="FILE", help="model.json of the same training")
@@ -58,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write report.html, model/ where a model was trained, and the run record."""
+    """Write report.html, model/ and model-card.md where a model was trained, and the run record."""
     made = datetime.now(UTC)
     metrics = read_metrics(args.metrics) if args.metrics else None
     model = _trained(args.model, args.weights, args.card, metrics)
@@ -82,6 +83,11 @@ def run(args: argparse.Namespace) -> None:
         record.add_output(page, hashlib.sha256(page.read_bytes()).hexdigest())
         if model:
             _write_model(room / "model", model, record)
+            split = read_json(args.split) if args.split else None
+            facts = CardFacts(card=model.card, split=split, metrics=metrics, records=content.records)
+            for path in (room / "model-card.md", room / "model" / "model-card.md"):
+                write_text(path, model_card(facts))
+            record.add_output(path, _file_hash(path))
         record.items, record.unit = len(content.nodules), "nodules"
         record.parameters = {"title": args.title, "notice": RESEARCH_ONLY}
         record.versions |= {name: version(name) for name in ("jinja2", "pillow")}

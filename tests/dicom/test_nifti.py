@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,38 @@ def test_one_voxel_off_every_centre_keeps_its_patient_coordinate(tmp_path: Path)
     expected = np.array(ORIGIN_LPS_MM) + GEOMETRY.offset_lps_mm(np.array([3.0, 1.0, 4.0]))
     assert np.allclose(image.TransformIndexToPhysicalPoint((4, 1, 3)), expected, atol=1e-4)
     assert [entry.name for entry in tmp_path.iterdir()] == ["object.nii.gz"]
+
+
+def ras_of(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Read a NIfTI-1 file without any library: voxels by (i, j, k) and the affine to RAS that its header states."""
+    data = gzip.decompress(path.read_bytes())
+    assert struct.unpack_from("<i", data, 0) == (348,)
+    columns, rows, slices = struct.unpack_from("<3h", data, 42)
+    (form,) = struct.unpack_from("<h", data, 254)
+    assert form > 0  # the sform is there
+    affine = np.array(struct.unpack_from("<12f", data, 280)).reshape(3, 4)
+    (offset,) = struct.unpack_from("<f", data, 108)
+    voxels = np.frombuffer(data, "<i2", columns * rows * slices, int(offset))
+    return voxels.reshape(columns, rows, slices, order="F"), affine
+
+
+@pytest.mark.parametrize(
+    ("geometry", "name"), [(GEOMETRY, "oblique"), (Geometry(shape=(4, 5, 6), spacing_mm=(3.0, 0.5, 0.75)), "axial")]
+)
+def test_an_asymmetric_object_lands_where_it_should_in_ras(geometry: Geometry, name: str, tmp_path: Path) -> None:
+    # an L of four voxels that no mirroring or turning maps to itself
+    voxels = np.zeros(geometry.shape, np.int16)
+    places = [(0, 0, 0), (0, 0, 1), (0, 3, 0), (2, 0, 0)]
+    for value, place in enumerate(places, start=1):
+        voxels[place] = value
+    write_nifti(tmp_path / f"{name}.nii.gz", voxels, geometry, ORIGIN_LPS_MM)
+    found, affine = ras_of(tmp_path / f"{name}.nii.gz")
+    for value, place in enumerate(places, start=1):
+        (index,) = np.argwhere(found == value)
+        x, y, z = np.array(ORIGIN_LPS_MM) + geometry.offset_lps_mm(np.array(place, float))
+        # NIfTI: x to the right, y to the front
+        assert affine @ [*index, 1] == pytest.approx((-x, -y, z), abs=1e-3)
+    assert int(np.count_nonzero(found)) == 4
 
 
 def test_labels_keep_their_type_and_values(tmp_path: Path) -> None:

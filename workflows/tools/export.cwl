@@ -1,7 +1,7 @@
 cwlVersion: v1.2
 class: CommandLineTool
 id: export
-label: Masks to DICOM SEG, overlays and a nodule table
+label: Masks to DICOM SEG, DICOM SR, overlays and a nodule table
 doc: Joins the masks with the identities again, so it runs on the laptop only.
 $namespaces: {edam: "http://edamontology.org/"}
 baseCommand: [slicestream, export]
@@ -29,6 +29,16 @@ inputs:
     type: int?
     doc: Overlays per series at most, spread evenly over its marked slices; 12 if not given.
     inputBinding: {prefix: --overlays}
+  segmentation:
+    type: string
+    doc: "Form of the DICOM SEG: binary, labelmap or both."
+    default: binary
+    inputBinding: {prefix: --segmentation}
+  captures:
+    type: boolean
+    doc: Write the overlays as DICOM Secondary Capture too.
+    default: false
+    inputBinding: {prefix: --captures}
   nifti:
     type: boolean
     doc: Write NIfTI copies of volumes and masks too.
@@ -39,15 +49,23 @@ outputs:
     type: Directory
     doc: One DICOM SEG per series, which references the source series.
     outputBinding: {glob: segmentations}
+  measurements:
+    type: Directory
+    doc: One DICOM SR (TID 1500) per study, volumes in mm³, diameters in mm, mean and deviation in HU.
+    outputBinding: {glob: measurements}
   overlays:
     type: Directory
     doc: "PNG per slice of interest: reference green, prediction red, intersection yellow."
     outputBinding: {glob: overlays}
   nodules:
     type: File
-    doc: One row per nodule found, volume in mm³, diameter and centre in mm, mean in HU.
+    doc: One row per nodule found, volume in mm³, diameters and centre in mm, mean and deviation in HU.
     format: edam:format_3752
     outputBinding: {glob: nodules.csv}
+  key_images:
+    type: Directory?
+    doc: The overlays as DICOM Secondary Capture, where asked for.
+    outputBinding: {glob: captures}
   copies:
     type: Directory?
     doc: NIfTI copies of volumes and masks, where asked for.

@@ -1,7 +1,7 @@
 cwlVersion: v1.2
 class: CommandLineTool
 id: report
-label: One HTML file that shows the run
+label: One HTML file that shows the run, and the model's card
 doc: Needs no network to be read. Completes the model's card with the test metrics where a model was trained.
 $namespaces: {edam: "http://edamontology.org/"}
 baseCommand: [slicestream, report]
@@ -23,7 +23,7 @@ inputs:
     inputBinding: {prefix: --metrics}
   nodules:
     type: File
-    doc: One row per nodule found, volume in mm³, diameter and centre in mm, mean in HU.
+    doc: One row per nodule found, volume in mm³, diameters and centre in mm, mean and deviation in HU.
     inputBinding: {prefix: --nodules}
   overlays:
     type: Directory
@@ -57,8 +57,13 @@ outputs:
     outputBinding: {glob: report.html}
   trained:
     type: Directory?
-    doc: "The trained model: model.onnx, weights.safetensors, model.json with the test metrics."
+    doc: "The trained model: model.onnx, weights.safetensors, model.json with the test metrics, model-card.md."
     outputBinding: {glob: model}
+  model_card:
+    type: File?
+    doc: "The trained model's card for people, Markdown: use, data, metrics, limits, CLAIM, hashes; no times."
+    format: edam:format_2330
+    outputBinding: {glob: model-card.md}
   run_record:
     type: File
     doc: Who did what, where, when; times in seconds, sizes in bytes.

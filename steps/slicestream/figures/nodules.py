@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
-
-import cc3d
-import numpy as np
-from numpy.typing import NDArray
 
 from slicestream.volumes.mask import Mask
-from slicestream.volumes.metrics import longest_diameter_mm, match
+from slicestream.volumes.measures import DECIMALS, Measures, measure, rounded
+from slicestream.volumes.metrics import match
 from slicestream.volumes.volume import Volume
 
 STATUSES = ("true_positive", "false_positive", "missed", "candidate")
@@ -40,7 +36,9 @@ class NoduleRow:
     score: float | None
     volume_mm3: float
     longest_diameter_mm: float
+    perpendicular_diameter_mm: float
     mean_hu: float
+    std_hu: float
     x_mm: float
     y_mm: float
     z_mm: float
@@ -50,16 +48,23 @@ class NoduleRow:
 
 
 COLUMNS = tuple(column.name for column in fields(NoduleRow))
-_DECIMALS = {"score": 4, "volume_mm3": 2, "longest_diameter_mm": 2, "mean_hu": 1, "x_mm": 2, "y_mm": 2, "z_mm": 2}
 
 
-def nodule_rows(volume: Volume, mask: Mask, reference: Mask | None, origin_lps_mm: Sequence[float]) -> list[NoduleRow]:
+def nodule_rows(
+    volume: Volume,
+    mask: Mask,
+    reference: Mask | None,
+    origin_lps_mm: Sequence[float],
+    *,
+    found: Mapping[int, Measures] | None = None,
+) -> list[NoduleRow]:
     """Measure the candidates of one series by label, then the missed nodules.
 
-    `origin_lps_mm` is the centre of the first voxel; mask and reference are of `volume` (not checked here).
+    `origin_lps_mm` is the centre of the first voxel; mask and reference are of `volume` (not checked here). `found`:
+    the mask already measured.
     """
     scores = {candidate.label: candidate.score for candidate in mask.candidates}
-    found = _measure(volume, mask.labels, origin_lps_mm)
+    found = measure(volume, mask.labels, origin_lps_mm) if found is None else found
     if reference is None:
         return [_row(volume, shape, nodule=n, status="candidate", score=scores.get(n)) for n, shape in found.items()]
     pairs = match(mask.labels, reference.labels)
@@ -68,7 +73,7 @@ def nodule_rows(volume: Volume, mask: Mask, reference: Mask | None, origin_lps_m
         hit = pairs.reference_of(label)
         status = "true_positive" if hit else "false_positive"
         rows.append(_row(volume, shape, nodule=label, status=status, score=scores.get(label), matched=hit or None))
-    for label, shape in _measure(volume, reference.labels, origin_lps_mm).items():
+    for label, shape in measure(volume, reference.labels, origin_lps_mm).items():
         if not pairs.candidates_of(label):
             rows.append(_row(volume, shape, status="missed", matched=label))
     return rows
@@ -84,40 +89,9 @@ def nodules_csv(rows: Iterable[NoduleRow]) -> str:
     return text.getvalue()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Shape:
-    volume_mm3: float
-    longest_diameter_mm: float
-    mean_hu: float
-    centroid_lps_mm: tuple[float, float, float]
-    slices: tuple[int, int]
-
-
-def _measure(volume: Volume, labels: NDArray[np.uint16], origin_lps_mm: Sequence[float]) -> dict[int, _Shape]:
-    if not labels.any():
-        return {}
-    geometry = volume.geometry
-    statistics: Any = cc3d.statistics(labels)
-    counts, boxes, centroids = (statistics[key] for key in ("voxel_counts", "bounding_boxes", "centroids"))
-    shapes = {}
-    for label in (int(n) for n in np.flatnonzero(counts) if n):
-        box = boxes[label]
-        inside = labels[box] == label
-        centroid = np.asarray(origin_lps_mm, np.float64) + geometry.offset_lps_mm(np.asarray(centroids[label]))
-        x, y, z = (float(mm) for mm in centroid)
-        shapes[label] = _Shape(
-            volume_mm3=float(counts[label]) * geometry.voxel_mm3,
-            longest_diameter_mm=longest_diameter_mm(inside, geometry.spacing_mm),
-            mean_hu=float(volume.hu[box][inside].mean(dtype=np.float64)),
-            centroid_lps_mm=(x, y, z),
-            slices=(box[0].start, box[0].stop - 1),
-        )
-    return shapes
-
-
 def _row(
     volume: Volume,
-    shape: _Shape,
+    shape: Measures,
     *,
     status: str,
     nodule: int | None = None,
@@ -133,7 +107,9 @@ def _row(
         score=score,
         volume_mm3=shape.volume_mm3,
         longest_diameter_mm=shape.longest_diameter_mm,
+        perpendicular_diameter_mm=shape.perpendicular_diameter_mm,
         mean_hu=shape.mean_hu,
+        std_hu=shape.std_hu,
         x_mm=x,
         y_mm=y,
         z_mm=z,
@@ -146,5 +122,4 @@ def _row(
 def _cell(name: str, value: object) -> str:
     if value is None:
         return ""
-    # + 0.0 turns -0.0 to 0.0
-    return f"{round(value, _DECIMALS[name]) + 0.0:.{_DECIMALS[name]}f}" if isinstance(value, float) else str(value)
+    return f"{rounded(name, value):.{DECIMALS[name]}f}" if isinstance(value, float) else str(value)

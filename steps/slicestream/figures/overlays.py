@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,21 @@ def write_overlays(
     are drawn, the first and the last among them.
     """
     paths = []
-    predicted = mask.labels > 0
-    drawn = np.zeros_like(predicted) if reference is None else reference.labels > 0
-    for index in chosen_slices(predicted | drawn, at_most):
-        pixels = overlay(window.scale(volume.hu[index]), drawn[index], predicted[index])
+    for index, pixels in draw_overlays(volume, mask, reference, at_most=at_most, window=window):
         path = folder / f"{volume.id}-{index:04d}.png"
         _save(path, pixels)
         paths.append(path)
     return paths
+
+
+def draw_overlays(
+    volume: Volume, mask: Mask, reference: Mask | None, *, at_most: int, window: Window
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Yield index and RGB (row, column, 3) of the slices that `write_overlays` writes."""
+    predicted = mask.labels > 0
+    drawn = np.zeros_like(predicted) if reference is None else reference.labels > 0
+    for index in chosen_slices(predicted | drawn, at_most):
+        yield index, overlay(window.scale(volume.hu[index]), drawn[index], predicted[index])
 
 
 def chosen_slices(marked: NDArray[np.bool_], at_most: int) -> list[int]:

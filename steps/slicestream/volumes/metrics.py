@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from slicestream.errors import ArtefactError
 from slicestream.volumes.mask import Mask
+from slicestream.volumes.measures import longest_diameter_mm
 
 HIT_IOU = 0.1
 
@@ -67,33 +68,6 @@ def match(candidate_labels: NDArray[np.uint16], reference_labels: NDArray[np.uin
         iou=shared / union,
         sizes=tuple(int(size) for size in candidate_sizes),
     )
-
-
-def longest_diameter_mm(component: NDArray[np.bool_], spacing_mm: tuple[float, float, float]) -> float:
-    """Return the longest axial extent of one object in mm.
-
-    Parameters
-    ----------
-    component : bool, (slice, row, column), True where the object is (crop it to its box first: it is faster)
-    spacing_mm : along slice, row, column
-
-    The largest distance between the centres of any two of its voxels in one slice, plus one pixel (mean of row and
-    column spacing), so that a disc of n pixels across measures n pixels. 0 for an empty object.
-    """
-    _, row_mm, column_mm = spacing_mm
-    longest = -1.0
-    for plane in component:
-        rows = np.flatnonzero(plane.any(axis=1))
-        if rows.size == 0:
-            continue
-        # only the outermost voxels of a row can be an end of the longest line
-        first = plane[rows].argmax(axis=1)
-        last = plane.shape[1] - 1 - plane[rows][:, ::-1].argmax(axis=1)
-        y = np.concatenate([rows, rows]) * row_mm
-        x = np.concatenate([first, last]) * column_mm
-        squared = (y[:, None] - y[None, :]) ** 2 + (x[:, None] - x[None, :]) ** 2
-        longest = max(longest, float(np.sqrt(squared.max())))
-    return 0.0 if longest < 0 else longest + (row_mm + column_mm) / 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,0 +1,127 @@
+"""From the outlines of several readers to nodules: which are of one nodule, and which voxels are in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import SimpleITK
+from numpy.typing import NDArray
+
+from slicestream.dicom.annotations.patches import Patch, overlap
+from slicestream.errors import OptionError
+
+_NAMES = re.compile(r"majority|any|all|staple|level-[1-9][0-9]?")
+_STAPLE_THRESHOLD = 0.5
+_PAIRS_AT_ONCE = 1 << 21
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Consensus:
+    """How the outlines of one nodule become one. Raises OptionError on an unknown rule.
+
+    Attributes
+    ----------
+    rule : "majority" (voxels of at least half of the readers who drew the nodule), "any", "all" (of them),
+        "level-N" (at least N readers) or "staple" (Warfield et al. 2004, probability at least 0.5)
+    minimum_readers : nodules drawn by fewer are left out
+    """
+
+    rule: str = "majority"
+    minimum_readers: int = 1
+
+    def __post_init__(self) -> None:
+        if not _NAMES.fullmatch(self.rule):
+            raise OptionError(f"--consensus {self.rule}: need majority, any, all, level-N (N from 1 to 99) or staple.")
+        if self.minimum_readers < 1:
+            raise OptionError(f"--minimum-readers {self.minimum_readers}: need 1 or more.")
+
+    def merged(self, drawn: Sequence[NDArray[np.bool_]]) -> NDArray[np.bool_]:
+        """Return the voxels of the nodule; `drawn` is one array per reader, (slice, row, column), of one shape."""
+        if self.rule == "staple":
+            return _staple(drawn)
+        votes = np.sum(np.stack(drawn), axis=0, dtype=np.int64)
+        if self.rule.startswith("level-"):
+            needed = int(self.rule.removeprefix("level-"))
+        else:
+            needed = {"any": 1, "all": len(drawn), "majority": (len(drawn) + 1) // 2}[self.rule]
+        return np.asarray(votes >= needed, np.bool_)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mark:
+    """What one reader drew of one nodule.
+
+    Attributes
+    ----------
+    reader : which one, within the file
+    edge_mm : points of the outline, (point, (slice, row, column)) in mm from the first voxel
+    patch : the voxels that the outline encloses; of a mark that encloses none, the voxels of its points
+    is_point : it encloses none
+    """
+
+    reader: int
+    edge_mm: NDArray[np.float64]
+    patch: Patch
+    is_point: bool
+
+
+def clustered(marks: Sequence[Mark], reach_mm: float) -> list[list[int]]:
+    """Return which marks are of one nodule, as lists of their indices, in the order of their first ones.
+
+    Two marks can be of one nodule where they share voxels or their outlines come within `reach_mm` (the rule of
+    pylidc's `Scan.cluster_annotations`, metric "min", with the slice spacing as tolerance). Pairs are joined from the
+    nearest on, of those that share voxels the one with the highest IoU first, points after outlines; a join that would
+    bring two marks of one reader together is not made, for a reader marks a nodule once.
+    """
+    pairs = []
+    for one, other in combinations(range(len(marks)), 2):
+        near = _nearness(marks[one], marks[other], reach_mm)
+        if near is not None:
+            pairs.append((marks[one].is_point or marks[other].is_point, *near, one, other))
+    groups = {index: [index] for index in range(len(marks))}
+    for *_, one, other in sorted(pairs):
+        first, second = groups[one], groups[other]
+        readers = [marks[index].reader for index in (*first, *second)]
+        if first is second or len(set(readers)) < len(readers):
+            continue
+        joined = sorted((*first, *second))
+        groups |= dict.fromkeys(joined, joined)
+    return sorted({id(group): group for group in groups.values()}.values())
+
+
+def _nearness(one: Mark, other: Mark, reach_mm: float) -> tuple[float, float] | None:
+    """Return the distance in mm (0 where they share voxels) and minus the IoU; None where they are further apart."""
+    if one.reader == other.reader:
+        return None
+    gap = np.maximum(
+        one.edge_mm.min(axis=0) - other.edge_mm.max(axis=0), other.edge_mm.min(axis=0) - one.edge_mm.max(axis=0)
+    )
+    if gap.max() > reach_mm:
+        return None
+    shared, either = overlap(one.patch, other.patch)
+    if shared:
+        return 0.0, -shared / either
+    distance = _distance_mm(one.edge_mm, other.edge_mm)
+    return (distance, 0.0) if distance <= reach_mm else None
+
+
+def _distance_mm(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    nearest, rows = np.inf, max(1, _PAIRS_AT_ONCE // len(other))
+    for start in range(0, len(one), rows):
+        difference = one[start : start + rows, None] - other[None]
+        nearest = min(nearest, float(np.square(difference).sum(axis=2).min()))
+    return float(np.sqrt(nearest))
+
+
+def _staple(drawn: Sequence[NDArray[np.bool_]]) -> NDArray[np.bool_]:
+    if all(np.array_equal(drawn[0], voxels) for voxels in drawn[1:]):
+        return drawn[0]  # where all agree there is nothing to estimate: ITK's filter gives no number then
+    estimate: Any = SimpleITK.STAPLE
+    images = [SimpleITK.GetImageFromArray(voxels.astype(np.uint8)) for voxels in drawn]
+    probability = SimpleITK.GetArrayFromImage(estimate(images, 1.0))
+    return np.asarray(probability >= _STAPLE_THRESHOLD, np.bool_)

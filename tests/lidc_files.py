@@ -24,16 +24,14 @@ def place(
     down: bool = False,
 ) -> SeriesPlace:
     """A series whose slice k has the SOPInstanceUID `SERIES.k`, first voxel at (-10, -20, 100) mm."""
-    slice_axis, row_axis, column_axis = (
-        (0.0, 0.0, -1.0 if down else 1.0),
-        (0.0, 1.0, 0.0),
-        (-1.0 if down else 1.0, 0.0, 0.0),
-    )
+    sign = -1.0 if down else 1.0
     return SeriesPlace(
         uid=SERIES,
         frame_of_reference_uid="",
         instance_uids=tuple(f"{SERIES}.{k}" for k in range(shape[0])),
-        geometry=Geometry(shape=shape, spacing_mm=spacing_mm, direction_lps=(slice_axis, row_axis, column_axis)),
+        geometry=Geometry(
+            shape=shape, spacing_mm=spacing_mm, direction_lps=((0.0, 0.0, sign), (0.0, 1.0, 0.0), (sign, 0.0, 0.0))
+        ),
         origin_lps_mm=(-10.0, -20.0, 100.0),
     )
 

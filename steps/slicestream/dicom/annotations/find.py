@@ -250,7 +250,7 @@ def _check_no_ct(path: Path) -> None:
         reader.ReadImageInformation()
         if np.prod(reader.GetSize(), dtype=np.float64) > _MAX_IMAGE_VOXELS:
             return  # what is wrong with it, its reader says
-        pixels = itk.GetArrayViewFromImage(reader.Execute())
+        pixels = itk.GetArrayFromImage(reader.Execute())
     except RuntimeError:
         return
     lowest = float(pixels.min()) if pixels.size and pixels.dtype.kind in "if" else 0.0

@@ -22,6 +22,7 @@ TABLE = "annotations.csv"
 _COLUMNS = ("seriesuid", "coordX", "coordY", "coordZ", "diameter_mm")
 _MAX_DIAMETER_MM = 500.0  # wider than a chest
 _MAX_ROWS = 1_000_000
+_ROUNDING_MM2 = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,6 +121,7 @@ def _sphere(centre: list[float], radius_mm: float, geometry: Geometry) -> Patch:
         low, high = max(min(low, nearest), 0), min(max(high, nearest), count - 1)
         axes.append(np.square((np.arange(low, high + 1) - place) * mm))
         start.append(low)
-    squared = axes[0][:, None, None] + axes[1][:, None] + axes[2]
-    voxels = squared <= max(radius_mm**2, float(squared.min()))
+    reach = max(radius_mm**2, float(sum(axis.min() for axis in axes))) + _ROUNDING_MM2
+    plane = axes[1][:, None] + axes[2]
+    voxels = np.stack([plane <= reach - square for square in axes[0]])
     return Patch(start=(start[0], start[1], start[2]), voxels=voxels)

@@ -362,14 +362,20 @@ def test_an_image_beside_two_series_is_of_none(
     assert "annotations (images) of series that are not in the cohort: 1" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("kind", "low", "said"), [(np.int16, -1000, "holds the value -1000"), (np.uint16, 0, "over 1000")]
+)
 def test_the_ct_itself_as_nifti_is_no_mask(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: Any, low: int, said: str
 ) -> None:
+    pytest.importorskip("slicestream.dicom.annotations.images")
     ct_series(tmp_path / "ct")
-    image(tmp_path / "ct" / "ct.nii.gz", -1000)
-    use(monkeypatch, "images", StandIn(uids={"ct.nii.gz": ""}))
+    pixels = np.arange(4 * 16 * 16).reshape(4, 16, 16) + 2 * low + 1024
+    itk = SimpleITK.GetImageFromArray(np.maximum(pixels, low).astype(kind))
+    itk.SetSpacing((0.7, 0.7, 2.5))
+    SimpleITK.WriteImage(itk, str(tmp_path / "ct" / "ct.nii.gz"))
     assert preprocess(tmp_path / "ct", tmp_path / "out") == 2
-    assert "ct.nii.gz: values from -1000 on, a CT by its looks; need a mask" in capsys.readouterr().err
+    assert f"ct.nii.gz: {said}" in capsys.readouterr().err
 
 
 def test_over_65535_nodules_of_joined_files_are_refused() -> None:

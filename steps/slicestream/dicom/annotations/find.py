@@ -13,7 +13,6 @@ from typing import Any
 
 import cc3d
 import numpy as np
-import SimpleITK
 from numpy.typing import NDArray
 
 from slicestream.dicom.annotations import unitochest
@@ -42,8 +41,6 @@ _BY_SOP_CLASS = {  # DICOM PS3.4 B.5, as the files' meta information has them
 _HEAD_BYTES = 4096
 _JOINABLE = ("seg", "rtstruct")
 _SHARED = 0.1  # of the smaller nodule's voxels: more, and two files draw the same nodule
-_LEAST_CT_HU = -100  # masks hold no such values
-_MAX_IMAGE_VOXELS = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,7 +141,6 @@ class Annotations:
     def _read(self, source: _Source, place: SeriesPlace) -> Drawing:
         if source.kind == "images":
             self._placed.add(source)
-            _check_no_ct(source.path)
         more: dict[str, Any] = {"consensus": self._choice.consensus} if source.kind == "lidc" else {}
         drawing = _module(source.kind).read(source.path, place, structure=self._choice.structure, **more)
         assert isinstance(drawing, Drawing)
@@ -239,26 +235,6 @@ def _ambiguous(names: Sequence[str]) -> AnnotationError:
         f"{listed}: {len(names)} annotations of one series; need one, or files of DICOM SEG (or of RTSTRUCT) that draw "
         "different structures. Put those that you want into a folder and give it with --annotations."
     )
-
-
-def _check_no_ct(path: Path) -> None:
-    """Raise AnnotationError where an image holds HU."""
-    itk: Any = SimpleITK  # without types
-    reader = itk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-        if np.prod(reader.GetSize(), dtype=np.float64) > _MAX_IMAGE_VOXELS:
-            return  # what is wrong with it, its reader says
-        pixels = itk.GetArrayFromImage(reader.Execute())
-    except RuntimeError:
-        return
-    lowest = float(pixels.min()) if pixels.size and pixels.dtype.kind in "if" else 0.0
-    if lowest < _LEAST_CT_HU:
-        raise AnnotationError(
-            f"{path}: values from {lowest:g} on, a CT by its looks; need a mask. Take it out of the folder, or give "
-            "the folder with the masks as --annotations."
-        )
 
 
 def _kind(path: Path) -> str:

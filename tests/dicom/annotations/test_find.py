@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,15 @@ from pydicom import dcmread
 
 from ct_files import ROOT, ct_series, ct_slice, unitochest
 from lidc_files import RATED, box, message, nodule, roi
-from made import ball
+from made import ball, mask
 from slicestream.__main__ import main
 from slicestream.dicom.annotations import find
 from slicestream.dicom.annotations.drawing import Drawing, DrawnNodule, SeriesPlace
 from slicestream.dicom.annotations.find import joined
 from slicestream.dicom.identity import read_identities
+from slicestream.dicom.segmentation import write_segmentation
 from slicestream.errors import AnnotationError
-from slicestream.volumes.mask import Mask, read_mask
+from slicestream.volumes.mask import Mask, read_mask, write_mask
 from slicestream.volumes.slices import read_slices
 
 HEAD = "seriesuid,coordX,coordY,coordZ,diameter_mm\n"
@@ -121,10 +122,6 @@ def test_luna16_spheres_go_through_to_the_reference_and_the_figures(
 
 def scores(folder: Path, reference: Mask) -> None:
     """Evaluate a mask that is the reference itself."""
-    from dataclasses import replace
-
-    from slicestream.volumes.mask import write_mask
-
     write_mask(folder / f"{reference.id}.mask", replace(reference, kind="mask", nodules=(), model_hash="cd" * 32))
     paths = ["--masks", str(folder / f"{reference.id}.mask"), "--references", *map(str, folder.glob("out/*.reference"))]
     assert main(["evaluate", *paths, "--out", str(folder / "scores")]) == 0
@@ -305,6 +302,18 @@ def test_dicom_files_that_draw_different_structures_are_joined_and_others_refuse
         assert "files joined on one series: 2" in said
 
 
+def test_a_seg_that_was_exported_comes_back_as_it_was(tmp_path: Path) -> None:
+    pytest.importorskip("slicestream.dicom.annotations.seg")
+    slices = [dcmread(path) for path in ct_series(tmp_path / "ct", slices=5)]
+    labels = np.zeros((5, 16, 16))
+    labels[1:4, 3:9, 2:5], labels[1:3, 3:9, 5:7] = 1, 2  # they touch
+    found = replace(mask(labels, spacing_mm=(2.5, 0.7, 0.7)), content_hash="ef" * 32)
+    write_segmentation(tmp_path / "ct" / "seg.dcm", found, slices)
+    assert preprocess(tmp_path / "ct", tmp_path / "out") == 0
+    (reference,) = references(tmp_path / "out")
+    assert np.array_equal(reference.labels, labels)
+
+
 def test_of_joined_drawings_the_smaller_nodule_has_what_both_have() -> None:
     def drawing(where: Any, *points: DrawnNodule) -> Drawing:
         labels = np.zeros((3, 9, 9), np.uint16)
@@ -362,9 +371,7 @@ def test_an_image_beside_two_series_is_of_none(
     assert "annotations (images) of series that are not in the cohort: 1" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("kind", "low", "said"), [(np.int16, -1000, "holds the value -1000"), (np.uint16, 0, "over 1000")]
-)
+@pytest.mark.parametrize(("kind", "low", "said"), [(np.int16, -1000, "holds the value -"), (np.uint16, 0, "over 1000")])
 def test_the_ct_itself_as_nifti_is_no_mask(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: Any, low: int, said: str
 ) -> None:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from slicestream.dicom.annotations import unitochest
 from slicestream.dicom.annotations.consensus import Consensus
 from slicestream.dicom.annotations.drawing import Drawing, DrawnNodule, SeriesPlace
+from slicestream.dicom.annotations.patches import voxel_counts
 from slicestream.dicom.files import read_dicom, text_of
 from slicestream.dicom.series import Series
 from slicestream.dicom.study import Cohort
@@ -184,13 +185,14 @@ def joined(drawings: Sequence[Drawing]) -> Drawing:
     nodules: list[DrawnNodule] = []
     for drawing in drawings:
         offset = len(sizes) - 1
-        highest = max([0, int(drawing.labels.max()), *(nodule.label for nodule in drawing.nodules)])
+        counts = voxel_counts(drawing.labels)
+        highest = max(len(counts) - 1, *(nodule.label for nodule in drawing.nodules), 0)
         if offset + highest > np.iinfo(np.uint16).max:
             raise AnnotationError(f"over {offset} nodules drawn on one series; need at most 65535. Leave files out.")
-        sizes = np.concatenate((sizes, np.bincount(drawing.labels.ravel(), minlength=highest + 1)[1:]))
-        theirs = np.where(drawing.labels > 0, drawing.labels + np.uint16(offset), 0)
-        taken = (theirs > 0) & ((labels == 0) | (sizes[theirs] < sizes[labels]))
-        labels[taken] = theirs[taken]
+        sizes = np.concatenate((sizes, counts[1:], np.zeros(highest + 1 - len(counts), np.int64)))
+        for mine, theirs in zip(labels, drawing.labels, strict=True):
+            taken = (theirs > 0) & ((mine == 0) | (sizes[theirs + offset * (theirs > 0)] < sizes[mine]))
+            mine[taken] = theirs[taken] + offset
         nodules += [replace(n, label=n.label + offset if n.label else 0) for n in drawing.nodules]
     notes = (*(note for drawing in drawings for note in drawing.notes), f"files joined on one series: {len(drawings)}")
     return Drawing(labels=labels, nodules=tuple(nodules), notes=notes)
@@ -224,7 +226,7 @@ def _share(one: NDArray[np.uint16], other: NDArray[np.uint16]) -> float:
     both = (one > 0) & (other > 0)
     if not both.any():
         return 0.0
-    sizes = np.bincount(one.ravel()), np.bincount(other.ravel())
+    sizes = voxel_counts(one), voxel_counts(other)
     pairs, counts = np.unique(np.stack((one[both], other[both])), axis=1, return_counts=True)
     return float((counts / np.minimum(sizes[0][pairs[0]], sizes[1][pairs[1]])).max())
 

@@ -69,6 +69,14 @@ def check_extent(voxels: int, where: str) -> None:
         )
 
 
+def voxel_counts(labels: NDArray[np.uint16]) -> NDArray[np.int64]:
+    """Return the number of voxels of each label, 0 included; slice by slice, for counting widens what it counts."""
+    counts = np.zeros(int(labels.max(initial=0)) + 1, np.int64)
+    for plane in labels:
+        counts += np.bincount(plane.reshape(-1), minlength=len(counts))
+    return counts
+
+
 def painted(shape: tuple[int, int, int], patches: Sequence[Patch]) -> NDArray[np.uint16]:
     """Return labels: patch k has label k + 1; where two overlap, the smaller one has the voxel."""
     labels = np.zeros(shape, np.uint16)

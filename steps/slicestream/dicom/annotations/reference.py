@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from slicestream.dicom.annotations.drawing import Drawing, DrawnNodule
+from slicestream.dicom.annotations.patches import voxel_counts
 from slicestream.volumes.geometry import Geometry
 from slicestream.volumes.mask import Candidate, Mask, ReferenceNodule
 from slicestream.volumes.volume import Volume
@@ -15,7 +16,7 @@ def reference_of(drawing: Drawing, volume: Volume, volume_hash: str, origin_lps_
 
     `origin_lps_mm` is the centre of the first voxel, which places without an outline are counted from.
     """
-    voxels = np.bincount(drawing.labels.ravel())
+    voxels = voxel_counts(drawing.labels)
     present = [int(label) for label in np.flatnonzero(voxels) if label]
     nodules = {drawn.label: _nodule(drawn, None) for drawn in drawing.nodules if drawn.label}
     points = [

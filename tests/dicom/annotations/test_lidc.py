@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -283,7 +284,7 @@ CHAIN = box(10, 10, 4, 4)
         ([nodule(roi(CHAIN, inclusion="MAYBE"))], "inclusion 'MAYBE'; need TRUE or FALSE"),
         ([nodule(roi(CHAIN, z_mm="high"))], "could not convert string to float: 'high'; need numbers"),
         ([nodule("<roi><inclusion>TRUE</inclusion><edgeMap><xCoord>1</xCoord></edgeMap></roi>")], "need numbers"),
-        ([nodule(roi(CHAIN))] * 1001, "1001 nodules drawn; need at most 1000"),
+        ([nodule(roi(CHAIN))] * 501, "501 nodules drawn; need at most 500"),
     ],
 )
 def test_what_no_reader_can_have_drawn_is_refused(tmp_path: Path, marks: list[str], said: str) -> None:
@@ -297,6 +298,25 @@ def test_nodules_that_fill_memory_are_refused(tmp_path: Path) -> None:
     path = message(tmp_path / "a.xml", [spread])
     with pytest.raises(AnnotationError, match="boxes hold over"):
         read(path, place((100, 1024, 1024)))
+
+
+def test_outlines_that_take_minutes_to_compare_are_refused_at_once(tmp_path: Path) -> None:
+    def comb(first: int) -> str:
+        there = [(row, column) for row in range(first, 400, 4) for column in range(4, 400)[:: (-1) ** (row // 4)]]
+        return nodule(roi([*there, *there[::-1]]))  # the way back closes it, so that it encloses nothing
+
+    path = message(tmp_path / "a.xml", [[comb(4)], [comb(6)]])
+    start = time.monotonic()
+    with pytest.raises(AnnotationError, match="too many, or too long, to compare"):
+        read(path, place((6, 512, 512)))
+    assert time.monotonic() - start < 10
+
+
+def test_many_large_outlines_are_refused_before_they_are_filled(tmp_path: Path) -> None:
+    corners = [(1, 1), (1, 1000), (1000, 1000), (1000, 1)]
+    path = message(tmp_path / "a.xml", [[nodule(*[roi(corners)] * 400)]])
+    with pytest.raises(AnnotationError, match="boxes hold over"):
+        read(path, place((6, 1024, 1024)))
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -13,11 +13,12 @@ import SimpleITK
 from numpy.typing import NDArray
 
 from slicestream.dicom.annotations.patches import Patch, overlap
-from slicestream.errors import OptionError
+from slicestream.errors import AnnotationError, OptionError
 
 _NAMES = re.compile(r"majority|any|all|staple|level-[1-9][0-9]?")
 _STAPLE_THRESHOLD = 0.5
 _PAIRS_AT_ONCE = 1 << 21
+_MAX_WORK = 1_000_000_000  # voxels and pairs of points; what readers draw takes a hundredth
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,44 +71,50 @@ class Mark:
     is_point: bool
 
 
-def clustered(marks: Sequence[Mark], reach_mm: float) -> list[list[int]]:
+def clustered(marks: Sequence[Mark], reach_mm: float, where: str) -> list[list[int]]:
     """Return which marks are of one nodule, as lists of their indices, in the order of their first ones.
 
     Two marks can be of one nodule where they share voxels or their outlines come within `reach_mm` (the rule of
     pylidc's `Scan.cluster_annotations`, metric "min", with the slice spacing as tolerance). Pairs are joined from the
     nearest on, of those that share voxels the one with the highest IoU first, points after outlines; a join that would
-    bring two marks of one reader together is not made, for a reader marks a nodule once.
+    bring two marks of one reader together is not made, for a reader marks a nodule once. Raises AnnotationError, named
+    by `where`, rather than compare for minutes.
     """
-    pairs = []
-    for one, other in combinations(range(len(marks)), 2):
-        near = _nearness(marks[one], marks[other], reach_mm)
-        if near is not None:
-            pairs.append((marks[one].is_point or marks[other].is_point, *near, one, other))
     groups = {index: [index] for index in range(len(marks))}
-    for *_, one, other in sorted(pairs):
-        first, second = groups[one], groups[other]
-        readers = [marks[index].reader for index in (*first, *second)]
-        if first is second or len(set(readers)) < len(readers):
+    for pair in sorted(_pairs(marks, reach_mm, where)):
+        one, other = (groups[index] for index in pair[-2:])
+        readers = [marks[index].reader for index in (*one, *other)]
+        if one is other or len(set(readers)) < len(readers):
             continue
-        joined = sorted((*first, *second))
+        joined = sorted((*one, *other))
         groups |= dict.fromkeys(joined, joined)
     return sorted({id(group): group for group in groups.values()}.values())
 
 
-def _nearness(one: Mark, other: Mark, reach_mm: float) -> tuple[float, float] | None:
-    """Return the distance in mm (0 where they share voxels) and minus the IoU; None where they are further apart."""
-    if one.reader == other.reader:
-        return None
-    gap = np.maximum(
-        one.edge_mm.min(axis=0) - other.edge_mm.max(axis=0), other.edge_mm.min(axis=0) - one.edge_mm.max(axis=0)
-    )
-    if gap.max() > reach_mm:
-        return None
-    shared, either = overlap(one.patch, other.patch)
-    if shared:
-        return 0.0, -shared / either
-    distance = _distance_mm(one.edge_mm, other.edge_mm)
-    return (distance, 0.0) if distance <= reach_mm else None
+def _pairs(marks: Sequence[Mark], reach_mm: float, where: str) -> Iterator[tuple[bool, float, float, int, int]]:
+    """Yield (one is a point, distance in mm, minus the IoU, indices) of the marks that can be of one nodule."""
+    work = 0
+    for (k, one), (n, other) in combinations(enumerate(marks), 2):
+        if one.reader == other.reader or _gap_mm(one, other) > reach_mm:
+            continue
+        shared, either = overlap(one.patch, other.patch)
+        work += min(one.patch.voxels.size, other.patch.voxels.size)
+        work += 0 if shared else len(one.edge_mm) * len(other.edge_mm)
+        if work > _MAX_WORK:
+            raise AnnotationError(
+                f"{where}: outlines of {len(marks)} nodules that are too many, or too long, to compare; need those of "
+                "a chest. Leave the file out."
+            )
+        distance_mm = 0.0 if shared else _distance_mm(one.edge_mm, other.edge_mm)
+        if distance_mm <= reach_mm:
+            yield one.is_point or other.is_point, distance_mm, -shared / either, k, n
+
+
+def _gap_mm(one: Mark, other: Mark) -> float:
+    """Return how far the boxes around two outlines are apart along the axis where they are furthest."""
+    before = one.edge_mm.min(axis=0) - other.edge_mm.max(axis=0)
+    after = other.edge_mm.min(axis=0) - one.edge_mm.max(axis=0)
+    return float(np.maximum(before, after).max())
 
 
 def _distance_mm(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:

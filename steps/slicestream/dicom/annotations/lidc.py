@@ -34,7 +34,7 @@ CHARACTERISTICS = {
     "lobulation": 5, "spiculation": 5, "texture": 5, "malignancy": 5,
 }  # fmt: skip
 _MAX_BYTES = 16 << 20  # the largest file of LIDC-IDRI has under 2 MB
-_MAX_NODULES = 1000
+_MAX_NODULES = 500
 _UPRIGHT = 0.9  # least |z| of the slices' normal with which a z position says which slice it is
 
 
@@ -45,6 +45,16 @@ class _Outline:
     slice: int
     included: bool
     points: NDArray[np.int64]
+
+    @property
+    def low(self) -> NDArray[np.int64]:
+        """Return the first (row, column) of the box around the chain and a pixel more."""
+        return np.asarray(self.points.min(axis=0) - 1)
+
+    @property
+    def high(self) -> NDArray[np.int64]:
+        """Return its last (row, column)."""
+        return np.asarray(self.points.max(axis=0) + 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,7 +96,8 @@ def read(
         raise AnnotationError(f"{path}: {found}; need those of a CT ({ROOT}). Leave the file out.")
     said: Counter[str] = Counter()
     readings = list(_readings(path, root, place, said))
-    return _agreed(readings, place, consensus or Consensus(), said)
+    clusters = clustered([reading.mark for reading in readings], place.geometry.spacing_mm[0], str(path))
+    return _agreed([[readings[k] for k in cluster] for cluster in clusters], place, consensus or Consensus(), said)
 
 
 def _root(path: Path) -> Element | None:
@@ -128,6 +139,8 @@ def _readings(path: Path, root: Element, place: SeriesPlace, said: Counter[str])
             lost += outline is None
             outlines += [outline] if outline else []
         if outlines:
+            extent += sum(int(np.prod(outline.high - outline.low)) for outline in outlines)
+            check_extent(extent, str(path))
             mark = _mark(reader, outlines, place)
             extent += mark.patch.voxels.size
             check_extent(extent, str(path))
@@ -190,25 +203,28 @@ def _mark(reader: int, outlines: list[_Outline], place: SeriesPlace) -> Mark:
 
 def _enclosed(outlines: list[_Outline]) -> Patch:
     """Return what the outlines enclose: on each slice the inclusions, then without the exclusions and their chains."""
-    low = np.min([[o.slice, *(o.points.min(axis=0) - 1)] for o in outlines], axis=0)
-    high = np.max([[o.slice, *(o.points.max(axis=0) + 1)] for o in outlines], axis=0)
+    low = np.min([[o.slice, *o.low] for o in outlines], axis=0)
+    high = np.max([[o.slice, *o.high] for o in outlines], axis=0)
     voxels = np.zeros(high - low + 1, np.bool_)
     for outline in sorted(outlines, key=lambda o: not o.included):
-        edge, inside = _filled(outline.points - low[1:], voxels.shape[1:])
+        edge, inside = _filled(outline.points - outline.low)
+        row, column = outline.low - low[1:]
+        there = voxels[outline.slice - low[0], row : row + edge.shape[0], column : column + edge.shape[1]]
         if outline.included:
-            voxels[outline.slice - low[0]] |= inside
+            there |= inside
         else:
-            voxels[outline.slice - low[0]] &= ~(inside | edge)
+            there &= ~(inside | edge)
     return Patch(start=(int(low[0]), int(low[1]), int(low[2])), voxels=voxels)
 
 
-def _filled(points: NDArray[np.int64], shape: tuple[int, ...]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return the chain, closed and without gaps, and what it keeps from the rim of the image; bool (row, column).
+def _filled(points: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return the chain, closed and without gaps, and what it encloses; bool (row, column), up to a pixel around it.
 
     Pixels are reached over their four sides, so that a chain that steps over a corner is closed; no rule of winding is
     needed, and a chain that runs along itself encloses nothing there.
     """
-    image = Image.new("L", (shape[1], shape[0]))
+    rows, columns = points.max(axis=0) + 2
+    image = Image.new("L", (int(columns), int(rows)))
     chain = [(int(column), int(row)) for row, column in points]
     ImageDraw.Draw(image).line([*chain, chain[0]], fill=1)
     edge = np.asarray(image) > 0
@@ -217,12 +233,12 @@ def _filled(points: NDArray[np.int64], shape: tuple[int, ...]) -> tuple[NDArray[
     return edge, (regions > 0) & (regions != regions[0, 0])
 
 
-def _agreed(readings: list[_Reading], place: SeriesPlace, consensus: Consensus, said: Counter[str]) -> Drawing:
+def _agreed(clusters: list[list[_Reading]], place: SeriesPlace, consensus: Consensus, said: Counter[str]) -> Drawing:
     nodules: list[DrawnNodule] = []
     patches: list[Patch] = []
-    for cluster in clustered([reading.mark for reading in readings], place.geometry.spacing_mm[0]):
-        outlined = [readings[k] for k in cluster if not readings[k].mark.is_point]
-        together = outlined or [readings[k] for k in cluster]
+    for cluster in clusters:
+        outlined = [reading for reading in cluster if not reading.mark.is_point]
+        together = outlined or cluster
         said["marks without an area on nodules that others outlined"] += len(cluster) - len(together)
         if len(together) < consensus.minimum_readers:
             said[f"nodules marked by fewer than {consensus.minimum_readers} readers, left out"] += 1

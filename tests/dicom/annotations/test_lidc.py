@@ -284,7 +284,7 @@ CHAIN = box(10, 10, 4, 4)
         ([nodule(roi(CHAIN, inclusion="MAYBE"))], "inclusion 'MAYBE'; need TRUE or FALSE"),
         ([nodule(roi(CHAIN, z_mm="high"))], "could not convert string to float: 'high'; need numbers"),
         ([nodule("<roi><inclusion>TRUE</inclusion><edgeMap><xCoord>1</xCoord></edgeMap></roi>")], "need numbers"),
-        ([nodule(roi(CHAIN))] * 501, "501 nodules drawn; need at most 500"),
+        ([nodule(roi(CHAIN))] * 301, "301 nodules drawn; need at most 300"),
     ],
 )
 def test_what_no_reader_can_have_drawn_is_refused(tmp_path: Path, marks: list[str], said: str) -> None:

@@ -83,8 +83,7 @@ def clustered(marks: Sequence[Mark], reach_mm: float, where: str) -> list[list[i
     groups = {index: [index] for index in range(len(marks))}
     for pair in sorted(_pairs(marks, reach_mm, where)):
         one, other = (groups[index] for index in pair[-2:])
-        readers = [marks[index].reader for index in (*one, *other)]
-        if one is other or len(set(readers)) < len(readers):
+        if one is other or {marks[index].reader for index in one} & {marks[index].reader for index in other}:
             continue
         joined = sorted((*one, *other))
         groups |= dict.fromkeys(joined, joined)
@@ -93,11 +92,15 @@ def clustered(marks: Sequence[Mark], reach_mm: float, where: str) -> list[list[i
 
 def _pairs(marks: Sequence[Mark], reach_mm: float, where: str) -> Iterator[tuple[bool, float, float, int, int]]:
     """Yield (one is a point, distance in mm, minus the IoU, indices) of the marks that can be of one nodule."""
-    work = 0
-    for (k, one), (n, other) in combinations(enumerate(marks), 2):
-        if one.reader == other.reader or _gap_mm(one, other) > reach_mm:
+    work, sizes = 0, [mark.patch.size for mark in marks]
+    low, high = (
+        np.array([getattr(mark.edge_mm, end)(axis=0) for mark in marks]).reshape(-1, 3) for end in ("min", "max")
+    )
+    for k, n in combinations(range(len(marks)), 2):
+        one, other = marks[k], marks[n]
+        if one.reader == other.reader or max(*(low[k] - high[n]), *(low[n] - high[k])) > reach_mm:
             continue
-        shared, either = overlap(one.patch, other.patch)
+        shared = overlap(one.patch, other.patch)
         work += min(one.patch.voxels.size, other.patch.voxels.size)
         work += 0 if shared else len(one.edge_mm) * len(other.edge_mm)
         if work > _MAX_WORK:
@@ -107,14 +110,7 @@ def _pairs(marks: Sequence[Mark], reach_mm: float, where: str) -> Iterator[tuple
             )
         distance_mm = 0.0 if shared else _distance_mm(one.edge_mm, other.edge_mm)
         if distance_mm <= reach_mm:
-            yield one.is_point or other.is_point, distance_mm, -shared / either, k, n
-
-
-def _gap_mm(one: Mark, other: Mark) -> float:
-    """Return how far the boxes around two outlines are apart along the axis where they are furthest."""
-    before = one.edge_mm.min(axis=0) - other.edge_mm.max(axis=0)
-    after = other.edge_mm.min(axis=0) - one.edge_mm.max(axis=0)
-    return float(np.maximum(before, after).max())
+            yield one.is_point or other.is_point, distance_mm, -shared / (sizes[k] + sizes[n] - shared), k, n
 
 
 def _distance_mm(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:

@@ -34,7 +34,7 @@ CHARACTERISTICS = {
     "lobulation": 5, "spiculation": 5, "texture": 5, "malignancy": 5,
 }  # fmt: skip
 _MAX_BYTES = 16 << 20  # the largest file of LIDC-IDRI has under 2 MB
-_MAX_NODULES = 500
+_MAX_NODULES = 300
 _UPRIGHT = 0.9  # least |z| of the slices' normal with which a z position says which slice it is
 
 

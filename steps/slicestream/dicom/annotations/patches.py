@@ -33,13 +33,18 @@ class Patch:
         """Number of voxels that are set."""
         return int(np.count_nonzero(self.voxels))
 
+    def part(self, start: Sequence[int], stop: Sequence[int]) -> NDArray[np.bool_]:
+        """Return a view of the voxels from the index `start` up to `stop`, which must lie in the patch."""
+        (k, row, column), (first, top, left), (last, bottom, right) = self.start, start, stop
+        return self.voxels[first - k : last - k, top - row : bottom - row, left - column : right - column]
+
     def within(self, start: Sequence[int], stop: Sequence[int]) -> NDArray[np.bool_]:
         """Return the voxels of the box from `start` up to `stop`; what lies out of the patch is False."""
         low, high = np.maximum(self.start, start), np.minimum(self.stop, stop)
         whole = np.zeros(np.subtract(stop, start), np.bool_)
         if (low < high).all():
             there = _box(low - np.asarray(start), high - np.asarray(start))
-            whole[there] = self.voxels[_box(low - np.asarray(self.start), high - np.asarray(self.start))]
+            whole[there] = self.part(low.tolist(), high.tolist())
         return whole
 
     def clipped(self, shape: Sequence[int]) -> Patch:
@@ -49,15 +54,13 @@ class Patch:
         return Patch(start=(start[0], start[1], start[2]), voxels=self.within(start, [int(n) for n in stop]))
 
 
-def overlap(one: Patch, other: Patch) -> tuple[int, int]:
-    """Return how many voxels both have, and how many either has."""
-    low, high = np.maximum(one.start, other.start), np.minimum(one.stop, other.stop)
-    shared = 0
-    if (low < high).all():
-        shared = int(
-            np.count_nonzero(one.within(low.tolist(), high.tolist()) & other.within(low.tolist(), high.tolist()))
-        )
-    return shared, one.size + other.size - shared
+def overlap(one: Patch, other: Patch) -> int:
+    """Return how many voxels both have."""
+    low = [max(a, b) for a, b in zip(one.start, other.start, strict=True)]
+    high = [min(a, b) for a, b in zip(one.stop, other.stop, strict=True)]
+    if any(a >= b for a, b in zip(low, high, strict=True)):
+        return 0
+    return int(np.count_nonzero(one.part(low, high) & other.part(low, high)))
 
 
 def check_extent(voxels: int, where: str) -> None:

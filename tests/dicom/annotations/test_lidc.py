@@ -293,6 +293,28 @@ def test_what_no_reader_can_have_drawn_is_refused(tmp_path: Path, marks: list[st
     assert said in str(caught.value)
 
 
+def test_a_damaged_message_is_read_or_refused_in_one_line(tmp_path: Path) -> None:
+    generator = np.random.default_rng(11)
+    hole = roi(box(12, 8, 2, 2), inclusion="FALSE")
+    whole = message(
+        tmp_path / "a.xml", [[nodule(roi(box(10, 5, 10, 10)), hole)], [nodule(roi([(3, 3)]), ratings=None)]]
+    )
+    text = np.frombuffer(whole.read_bytes(), np.uint8)
+    digits = np.flatnonzero((text >= ord("0")) & (text <= ord("9")))
+    found, refusals = 0, []
+    for number in range(600):
+        damaged = text.copy()
+        places = generator.choice(digits if number % 2 else len(text), 3)
+        damaged[places] = generator.choice(list(b"0123456789- \n\xff<") if number % 4 < 2 else list(b"012"), 3)
+        whole.write_bytes(damaged.tobytes())
+        try:
+            found += isinstance(read(whole, place()), Drawing)
+        except AnnotationError as error:
+            refusals.append(str(error))
+    assert not any("\n" in text for text in refusals)
+    assert min(found, len(refusals)) > 50
+
+
 def test_nodules_that_fill_memory_are_refused(tmp_path: Path) -> None:
     spread = [nodule(roi(box(1, 1, 900, 900), 0), roi(box(1, 1, 2, 2), 99)) for _ in range(4)]
     path = message(tmp_path / "a.xml", [spread])

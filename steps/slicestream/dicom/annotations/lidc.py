@@ -306,5 +306,5 @@ def _children(element: Element, name: str) -> list[Element]:
 def _text(element: Element, name: str) -> str:
     for child in element:
         if _name(child) == name:
-            return (child.text or "").strip()
+            return " ".join((child.text or "").split())
     return ""

@@ -34,14 +34,14 @@ demo: setup ## synthetic cohort to report, in runs/demo
 	@$(MAKE) --no-print-directory runs/.phantom/cohort
 	@$(RUN) $(NAME) main $(ON) --cohort runs/.phantom/cohort --pseudonym_key runs/.phantom/pseudonym_key --recipe phantom --negatives 0.2 --title "SliceStream on a synthetic cohort"
 
-real: setup $(KEY) ## DATA=folder [BACKGROUNDS=folder] [EXCLUDE=list]: the whole workflow on a labelled folder, in runs/real
+real: setup $(KEY) ## DATA=folder [BACKGROUNDS=folder] [EXCLUDE=list] [ANNOTATIONS=folder]: the whole workflow on a labelled folder, in runs/real
 	$(call need,DATA,a labelled folder)
-	@$(RUN) $(NAME) main $(ON) --cohort $(DATA) --pseudonym_key $(KEY) --recipe $(or $(RECIPE),laptop) --flips $(if $(BACKGROUNDS),--backgrounds $(BACKGROUNDS)) $(if $(EXCLUDE),--exclude $(EXCLUDE))
+	@$(RUN) $(NAME) main $(ON) --cohort $(DATA) --pseudonym_key $(KEY) --recipe $(or $(RECIPE),laptop) --flips $(if $(BACKGROUNDS),--backgrounds $(BACKGROUNDS)) $(if $(EXCLUDE),--exclude $(EXCLUDE)) $(if $(ANNOTATIONS),--annotations $(ANNOTATIONS))
 
-score: setup $(KEY) ## MODEL=folder DATA=folder: a trained model on a labelled folder, in runs/score
+score: setup $(KEY) ## MODEL=folder DATA=folder [ANNOTATIONS=folder]: a trained model on a labelled folder, in runs/score
 	$(call need,MODEL,a folder that holds model.onnx)
 	$(call need,DATA,a labelled folder)
-	@$(RUN) $(NAME) score $(ON) --cohort $(DATA) --pseudonym_key $(KEY) --model $(MODEL)/model.onnx --flips
+	@$(RUN) $(NAME) score $(ON) --cohort $(DATA) --pseudonym_key $(KEY) --model $(MODEL)/model.onnx --flips $(if $(ANNOTATIONS),--annotations $(ANNOTATIONS))
 
 segment: setup $(KEY) ## MODEL=folder DATA=folder: a trained model on new studies, in runs/segment
 	$(call need,MODEL,a folder that holds model.onnx)

@@ -10,7 +10,7 @@ requirements:
 inputs:
   cohort:
     type: Directory
-    doc: "Labelled cohort in the UniToChest layout: images, masks, dataset.csv."
+    doc: "Labelled cohort: the UniToChest layout (images, masks, dataset.csv), or DICOM with annotations."
   pseudonym_key:
     type: File
     doc: The site's secret key of the pseudonyms, text of one line. Reused over runs, never leaves the laptop.
@@ -21,6 +21,20 @@ inputs:
     type: boolean
     doc: Stop where CT is found that cannot be used, instead of setting it aside.
     default: false
+  annotations:
+    type: Directory?
+    doc: Folder to look for annotations in, and nowhere else; without it they are looked for in the cohort.
+  structure:
+    type: string?
+    doc: Name or pattern of the structure to take, of formats that have several.
+  consensus:
+    type: string
+    doc: "How LIDC-IDRI's readers become one: majority, any, all, level-N (N readers at least) or staple."
+    default: majority
+  minimum_readers:
+    type: int
+    doc: Nodules that fewer readers drew are left out.
+    default: 1
   shares:
     type: string[]
     doc: Parts that the cohort is worked on in, side by side, "i/n" each; whole patients, balanced by bytes.
@@ -73,6 +87,10 @@ steps:
       share: shares
       exclude: exclude
       strict: strict
+      annotations: annotations
+      structure: structure
+      consensus: consensus
+      minimum_readers: minimum_readers
     out: [volumes, references, slices, index, identity, run_record]
   infer:
     run: tools/infer.cwl

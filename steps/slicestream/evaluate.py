@@ -134,6 +134,11 @@ def _table(summary: dict[str, Any]) -> str:
     if volume["high"] is not None:
         limits = f"{volume['bias']:.0f} ({volume['low']:.0f} to {volume['high']:.0f}) of {volume['count']} nodules hit"
         lines.append(f"{'volume error, %':24}{limits}")
+    if nodules["forms"]["sphere"]:
+        lines.append(
+            f"spheres of a centre and a diameter: {nodules['forms']['sphere']} of {nodules['count']} reference nodules"
+            "; IoU, Dice and volume error are not against outlines"
+        )
     if summary["not_scored"]:
         lines.append(f"not scored, for want of a reference: {len(summary['not_scored'])} series")
     return "\n".join(lines)

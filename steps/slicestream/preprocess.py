@@ -18,20 +18,21 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import cc3d
 import numpy as np
 from numpy.typing import NDArray
 
 from slicestream.dicom.account import Account
-from slicestream.dicom.annotations.unitochest import read_mask
+from slicestream.dicom.annotations.consensus import Consensus
+from slicestream.dicom.annotations.find import Annotations, Choice, find_annotations, place_of
+from slicestream.dicom.annotations.reference import reference_of
 from slicestream.dicom.identity import IdentityWriter
 from slicestream.dicom.manifest import Finding, manifest_text
 from slicestream.dicom.pseudonyms import pseudonym, read_key
 from slicestream.dicom.series import Series, read_series
 from slicestream.dicom.study import Cohort, Patient, find_cohort, share_of
-from slicestream.errors import AnnotationError, OptionError, StudyError
+from slicestream.errors import OptionError, StudyError
 from slicestream.volumes.files import write_text
-from slicestream.volumes.mask import Candidate, Mask, write_mask
+from slicestream.volumes.mask import write_mask
 from slicestream.volumes.record import RunRecord, recorded
 from slicestream.volumes.slices import SliceStack, write_slices
 from slicestream.volumes.staging import staged
@@ -39,6 +40,7 @@ from slicestream.volumes.volume import SeriesId, Volume, write_volume
 
 _LIBRARIES = (
     "blosc2",
+    "SimpleITK",
     "connected-components-3d",
     "numpy",
     "pydicom",
@@ -77,6 +79,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="stop, and write nothing, where CT is found that cannot be used (else it is set aside and listed)",
     )
+    parser.add_argument(
+        "--annotations",
+        type=Path,
+        help="folder to look for annotations in, and nowhere else; without it they are looked for in the cohort",
+    )
+    parser.add_argument("--structure", help="name or pattern of the structure to take, of formats that have several")
+    parser.add_argument(
+        "--consensus",
+        default="majority",
+        help="how LIDC-IDRI's readers become one: majority (of those who drew the nodule; default), any, all, level-N "
+        "(N readers at least) or staple",
+    )
+    parser.add_argument(
+        "--minimum-readers", type=int, default=1, help="leave out nodules that fewer readers drew (default: 1)"
+    )
     parser.add_argument("--dry-run", action="store_true", help="list what would leave the laptop; write nothing")
     parser.add_argument("--out", type=Path, default=Path(), help="folder to write into (default: here)")
 
@@ -86,6 +103,8 @@ def run(args: argparse.Namespace) -> None:
     index, count = _share(args.share)
     if not 0 <= args.negatives <= 1:
         raise OptionError(f"--negatives {args.negatives}: need a share from 0 to 1.")
+    consensus = Consensus(rule=args.consensus, minimum_readers=args.minimum_readers)
+    choice = Choice(structure=args.structure, consensus=consensus)
     key = read_key(args.pseudonym_key)
     excluded = _excluded(args.exclude)
     cohort = find_cohort(args.cohort, excluded)
@@ -95,14 +114,18 @@ def run(args: argparse.Namespace) -> None:
     account = Account(strict=args.strict)
     for finding in (*cohort.findings, *(more.findings if more else ())):
         account.set_aside(finding, listed=index == 1)
+    annotations = _annotations(args, cohort, choice)
     if args.dry_run:
-        _print_plan(_all_series(patients, account, pixels=False), key, args.negatives, backgrounds, account)
+        listed = _all_series(patients, account, pixels=False)
+        _print_plan(listed, key, args.negatives, backgrounds, _Found(account=account, annotations=annotations))
         _check_usable(account, cohort, args.cohort, patients)
         _tell(cohort, account)
+        _say_notes(annotations, cohort, index)
         return
     tag = f"{index}of{count}"
     with staged(args.out) as room, recorded("preprocess", room, tag=tag) as record:
-        share = _Share(room=room, key=key, negatives=args.negatives, record=record, account=account)
+        found = _Found(account=account, annotations=annotations)
+        share = _Share(room=room, key=key, negatives=args.negatives, record=record, found=found)
         with IdentityWriter(_private(room / f"source-{tag}.identity")) as identities:
             share.write_patients(patients, identities)
         _check_usable(account, cohort, args.cohort, patients)
@@ -111,9 +134,21 @@ def run(args: argparse.Namespace) -> None:
         share.write_lists(tag, f"{index}/{count}", cohort.excluded if index == 1 else 0)
         text = manifest_text(account.findings(), root=args.cohort, share=f"{index}/{count}")
         _private(room / f"manifest-{tag}.json").write_text(text, encoding="utf-8")
-        record.parameters = {"share": args.share, "negatives": args.negatives, "excluded_patients": cohort.excluded}
+        record.parameters = {
+            **{"share": args.share, "negatives": args.negatives, "excluded_patients": cohort.excluded},
+            **{"consensus": args.consensus, "minimum_readers": args.minimum_readers},
+        }
         record.versions |= {name: version(name) for name in _LIBRARIES}
+    _say_notes(annotations, cohort, index)
     _summarise(share, cohort)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    """What became of the files of a cohort, and what is drawn on them."""
+
+    account: Account
+    annotations: Annotations
 
 
 @dataclass(kw_only=True)
@@ -124,21 +159,21 @@ class _Share:
     key: bytes
     negatives: float
     record: RunRecord
-    account: Account
+    found: _Found
     entries: list[dict[str, Any]] = field(default_factory=list)
     backgrounds: list[dict[str, Any]] = field(default_factory=list)
     stacks: list[SliceStack] = field(default_factory=list)
 
     def write_patients(self, patients: list[Patient], identities: IdentityWriter) -> None:
         total, told = sum(len(patient.batches) for patient in patients), time.monotonic()
-        for number, (patient, series) in enumerate(_all_series(patients, self.account, pixels=True), start=1):
+        for number, (patient, series) in enumerate(_all_series(patients, self.found.account, pixels=True), start=1):
             series_id = _series_id(self.key, patient, series)
             try:
                 annotated = self._write_series(series_id, series, identities)
             except StudyError as error:  # a header that cannot be kept, or not be read
-                self.account.unusable(series, error)
+                self.found.account.unusable(series, error)
                 continue
-            self.account.used(series, str(series_id), annotated=annotated)
+            self.found.account.used(series, str(series_id), annotated=annotated)
             if time.monotonic() - told > _PROGRESS_EVERY_S:
                 told = time.monotonic()
                 _say(f"{number} of about {total} series")
@@ -147,11 +182,10 @@ class _Share:
         self.record.bytes_in = sum(patient.bytes for patient in patients)
 
     def write_backgrounds(self, patients: list[Patient]) -> None:
-        for patient, series in _all_series(patients, self.account, pixels=True):
+        for patient, series in _all_series(patients, self.found.account, pixels=True):
             assert series.hu is not None
-            series_id, nodule = _series_id(self.key, patient, series), _nodules(series)
-            if nodule is None:
-                nodule = np.zeros(series.geometry.shape, np.bool_)
+            series_id, drawing = _series_id(self.key, patient, series), self.found.annotations.of(series)
+            nodule = np.zeros(series.geometry.shape, np.bool_) if drawing is None else drawing.labels > 0
             chosen = _spread(series)
             stack = SliceStack(
                 id=series_id,
@@ -190,7 +224,8 @@ class _Share:
         path = self.room / f"{series_id}.volume"
         volume_hash = write_volume(path, volume)
         self.record.add_output(path, volume_hash)
-        nodule = _nodules(series)
+        drawing = self.found.annotations.of(series)
+        nodule = None if drawing is None else drawing.labels > 0
         chosen = _chosen(series_id, nodule, self.negatives)
         entry = {
             "patient": series_id.patient,
@@ -202,9 +237,10 @@ class _Share:
             "training_slices": len(chosen),
             "bytes": path.stat().st_size,
         }
-        if nodule is not None:
+        if drawing is not None:
             reference = self.room / f"{series_id}.reference"
-            self.record.add_output(reference, write_mask(reference, _reference(volume, nodule, volume_hash)))
+            mask = reference_of(drawing, volume, volume_hash, place_of(series).origin_lps_mm)
+            self.record.add_output(reference, write_mask(reference, mask))
             entry["reference"] = reference.name
         if nodule is not None and len(chosen):
             hu, drawn = series.hu[chosen], nodule[chosen].astype(np.uint8)
@@ -254,17 +290,6 @@ def _series_id(key: bytes, patient: Patient, series: Series) -> SeriesId:
     )
 
 
-def _nodules(series: Series) -> NDArray[np.bool_] | None:
-    """Return what readers drew, (slice, row, column); None where no slice of the series has a mask."""
-    if all(source.mask is None for source in series.slices):
-        return None
-    nodule = np.zeros(series.geometry.shape, np.bool_)
-    for index, source in enumerate(series.slices):
-        if source.mask is not None:
-            nodule[index] = read_mask(source.mask, series.geometry.shape[1:])
-    return nodule
-
-
 def _chosen(series: SeriesId, nodule: NDArray[np.bool_] | None, negatives: float) -> NDArray[np.intp]:
     """Return the slices to train on: all with nodule and, by a hash, about a share of the others."""
     if nodule is None:
@@ -293,23 +318,18 @@ def _backgrounds(folder: Path, excluded: list[str], cohort: Cohort) -> Cohort:
     return found
 
 
-def _reference(volume: Volume, nodule: NDArray[np.bool_], volume_hash: str) -> Mask:
-    labels, count = cc3d.connected_components(nodule, connectivity=26, return_N=True)
-    if count > np.iinfo(np.uint16).max:
-        raise AnnotationError(f"{volume.id}: {count} separate nodules drawn; need at most 65535. Check the masks.")
-    voxels = np.bincount(labels.ravel(), minlength=count + 1)
-    return Mask(
-        kind="reference",
-        id=volume.id,
-        labels=labels.astype(np.uint16),
-        geometry=volume.geometry,
-        volume_hash=volume_hash,
-        candidates=tuple(Candidate(label=k, score=1.0, voxels=int(voxels[k])) for k in range(1, count + 1)),
-    )
+def _annotations(args: argparse.Namespace, cohort: Cohort, choice: Choice) -> Annotations:
+    """Look for annotations where --annotations says, else beside the scans."""
+    folders = [args.annotations] if args.annotations else [f for f in (args.cohort, args.backgrounds) if f]
+    return find_annotations(folders, cohort, choice)
 
 
 def _print_plan(
-    listed: Iterable[tuple[Patient, Series]], key: bytes, negatives: float, backgrounds: list[Patient], account: Account
+    listed: Iterable[tuple[Patient, Series]],
+    key: bytes,
+    negatives: float,
+    backgrounds: list[Patient],
+    found: _Found,
 ) -> None:
     """Print what would leave the laptop. Sizes are before compression: an upper bound."""
     print(f"{'patient-series (pseudonyms)':<34} {'to inference: volume':>26} {'to training: slices':>26}")
@@ -317,15 +337,15 @@ def _print_plan(
     for patient, series in listed:
         series_id = _series_id(key, patient, series)
         slices, rows, columns = series.geometry.shape
-        nodule = _nodules(series)
-        account.used(series, str(series_id), annotated=nodule is not None)
-        training = len(_chosen(series_id, nodule, negatives))
+        drawing = found.annotations.of(series)
+        found.account.used(series, str(series_id), annotated=drawing is not None)
+        training = len(_chosen(series_id, None if drawing is None else drawing.labels > 0, negatives))
         megabytes = slices * rows * columns * 2e-6, training * rows * columns * 3e-6
         totals += (slices, megabytes[0], training, megabytes[1])
         print(
             f"{series_id!s:<34} {slices:>7} slices {megabytes[0]:>8.1f} MB {training:>7} slices {megabytes[1]:>8.1f} MB"
         )
-    for patient, series in _all_series(backgrounds, account, pixels=False):
+    for patient, series in _all_series(backgrounds, found.account, pixels=False):
         _, rows, columns = series.geometry.shape
         training = len(_spread(series))
         totals += (0, 0, training, training * rows * columns * 3e-6)
@@ -341,6 +361,11 @@ def _print_plan(
         "stays here: names, dates, UIDs, positions in the scanner, file names, DICOM headers (.identity), references."
     )
     print("dry run: nothing was written.")
+
+
+def _say_notes(annotations: Annotations, cohort: Cohort, share: int) -> None:
+    for note in annotations.notes(cohort, all_series=share == 1):
+        _say(note)
 
 
 def _summarise(share: _Share, cohort: Cohort) -> None:

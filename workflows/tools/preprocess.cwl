@@ -13,7 +13,7 @@ hints:
 inputs:
   cohort:
     type: Directory
-    doc: Folder of DICOM files in any nesting; with dataset.csv and PNG masks (UniToChest layout) if annotated.
+    doc: Folder of DICOM files in any nesting; with dataset.csv and PNG masks (UniToChest layout), or annotations of another format, if annotated.
     inputBinding: {prefix: --cohort}
   pseudonym_key:
     type: File
@@ -42,6 +42,24 @@ inputs:
     doc: Stop where CT is found that cannot be used, instead of setting it aside.
     default: false
     inputBinding: {prefix: --strict}
+  annotations:
+    type: Directory?
+    doc: Folder to look for annotations in, and nowhere else; without it they are looked for in the cohort.
+    inputBinding: {prefix: --annotations}
+  structure:
+    type: string?
+    doc: Name or pattern of the structure to take, of formats that have several.
+    inputBinding: {prefix: --structure}
+  consensus:
+    type: string
+    doc: "How LIDC-IDRI's readers become one: majority, any, all, level-N (N readers at least) or staple."
+    default: majority
+    inputBinding: {prefix: --consensus}
+  minimum_readers:
+    type: int
+    doc: Nodules that fewer readers drew are left out.
+    default: 1
+    inputBinding: {prefix: --minimum-readers}
 outputs:
   volumes:
     type: File[]

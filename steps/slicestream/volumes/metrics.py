@@ -72,13 +72,19 @@ def match(candidate_labels: NDArray[np.uint16], reference_labels: NDArray[np.uin
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Nodule:
-    """A reference nodule; `score` is the best of the candidates that hit it, `found_mm3` their volume, or None."""
+    """A reference nodule; `score` is the best of the candidates that hit it, `found_mm3` their volume, or None.
+
+    `form`, `readers` and `malignancy` (1 to 5, the readers' mean) are the reference's; None where it says nothing.
+    """
 
     label: int
     diameter_mm: float
     volume_mm3: float
     score: float | None
     found_mm3: float | None = None
+    form: str = "outline"
+    readers: int | None = None
+    malignancy: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,12 +150,16 @@ def _nodule(reference: Mask, label: int, matched: Match, scores: dict[int, float
     geometry = reference.geometry
     hits = matched.candidates_of(label)
     found = sum(matched.sizes[matched.candidate_labels.index(candidate)] for candidate in hits)
+    known = next((nodule for nodule in reference.nodules if nodule.label == label), None)
     return Nodule(
         label=label,
         diameter_mm=longest_diameter_mm(component[bounding_box(component)], geometry.spacing_mm),
         volume_mm3=float(np.count_nonzero(component)) * geometry.voxel_mm3,
         score=max((scores[candidate] for candidate in hits), default=None),
         found_mm3=found * geometry.voxel_mm3 if hits else None,
+        form=known.form if known else "outline",
+        readers=known.readers if known else None,
+        malignancy=known.ratings.get("malignancy") if known else None,
     )
 
 

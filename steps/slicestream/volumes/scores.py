@@ -21,6 +21,8 @@ DEFINITIONS = {
     "per_slice_empty_is_one": "mean over all slices; empty in both scores 1",
     "per_slice_annotated": "mean over the slices with nodule voxels in the reference (the paper's images)",
     "per_case": "mean over series of the 3D ratio; a series empty in both is left out",
+    "sphere": "a reference nodule made of a centre and a diameter: an IoU, Dice or volume error against it is not one "
+    "against an outline",
     "nodule": "one label of the reference; a candidate is a 26-connected component of the prediction",
     "hit": f"a candidate whose 3D IoU with a reference nodule is at least {HIT_IOU}",
     "sensitivity": "reference nodules with at least one hit / reference nodules; null where there are none",
@@ -57,6 +59,7 @@ def summarise(
             "false_positives_per_scan": figures["false positives"]["value"],
             "count": len(nodules),
             "counts": {name: sum(_fits(n.diameter_mm, name) for n in nodules) for name in SIZES_MM},
+            "forms": {form: sum(n.form == form for n in nodules) for form in ("outline", "sphere")},
             "candidates": sum(case.candidates for case in cases),
             "intervals": {
                 "sensitivity": {name: figures[f"sensitivity {name}"] for name in ("all", *SIZES_MM)},
@@ -173,6 +176,9 @@ def _detail(case: Case) -> dict[str, Any]:
                 "hit": n.score is not None,
                 "score": None if n.score is None else _number(n.score),
                 "found_mm3": None if n.found_mm3 is None else _number(n.found_mm3),
+                "form": n.form,
+                "readers": n.readers,
+                "malignancy": None if n.malignancy is None else _number(n.malignancy),
             }
             for n in case.nodules
         ],

@@ -341,6 +341,12 @@ DAMAGE = {
         "ImageOrientationPatient",
         [1, 0, 0, 0.5, 0.5, 0],
     ),
+    "frames of two orientations": lambda dataset: setattr(
+        frames(dataset)[1],
+        "PlaneOrientationSequence",
+        [Dataset.from_json({"00200037": {"vr": "DS", "Value": [0, 1, 0, 0, 0, 1]}})],
+    ),
+    "a frame of no segment": lambda dataset: delattr(frames(dataset)[1], "SegmentIdentificationSequence"),
     "a position that is none": lambda dataset: setattr(
         frames(dataset)[0].PlanePositionSequence[0], "ImagePositionPatient", ["1e400", "0", "0"]
     ),

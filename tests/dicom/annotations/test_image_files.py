@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import gzip
 import struct
 from collections.abc import Callable
@@ -86,6 +87,20 @@ def test_three_blobs_of_a_nifti_made_by_hand_lie_where_they_should_in_the_patien
     assert landmarks(drawing, where) == {n: [-x, -y, z] for n, (x, y, z) in known_ras.items()}
     first = np.argwhere(drawing.labels == 1)
     assert np.ptp(first, axis=0).tolist() == [2, 2, 4]  # long from left to right
+
+
+def test_big_endian_nifti_is_read(tmp_path: Path) -> None:
+    where = places.place()
+    path = written(tmp_path / "m.nii", where, places.blobs())
+    little = path.read_bytes()
+    big = bytearray(little)
+    for at, code, count in (
+        (0, "i", 1), (32, "i", 1), (40, "h", 8), (56, "f", 3), (68, "h", 4), (76, "f", 11), (120, "h", 1),
+        (124, "f", 4), (140, "i", 2), (252, "h", 2), (256, "f", 18), (352, "H", places.blobs().size),
+    ):  # fmt: skip
+        struct.pack_into(f">{count}{code}", big, at, *struct.unpack_from(f"<{count}{code}", little, at))
+    path.write_bytes(big)
+    assert np.array_equal(images.read(path, where).labels, places.blobs())
 
 
 AXES = [(order, signs) for order in permutations(range(3)) for signs in product((1, -1), repeat=3)]
@@ -179,6 +194,16 @@ def test_a_mask_of_another_place_is_refused(tmp_path: Path) -> None:
         images.read(path, places.place(origin_lps_mm=(500.0, 0.0, 0.0)))
 
 
+def test_a_nodule_cut_by_the_border_of_the_series_is_noted(tmp_path: Path) -> None:
+    labels = places.blobs()
+    labels[6, 35, 44:46] = 0
+    path = written(tmp_path / "m.nii.gz", places.place(), labels)
+    x, y, z = places.place().origin_lps_mm
+    drawing = images.read(path, places.place((8, 40, 48), origin_lps_mm=(x, y + 0.7 * 21, z)), structure="2")
+    assert int((drawing.labels > 0).sum()) == 4 * 12 * 4
+    assert any("7.7% of it lies outside the series" in note for note in drawing.notes)
+
+
 def edge(dtype: type, value: float) -> np.ndarray:
     labels = places.blobs().astype(dtype)
     labels[0, 0, 0] = value
@@ -234,7 +259,8 @@ NIFTI_DAMAGE: dict[str, tuple[int, str, tuple[float, ...], str]] = {
     "another sform than qform": (292, "<f", (50.0,), "qform and sform with pixdim put its voxels"),
     "an sform of other voxel sizes": (280, "<f", (5.0,), "mm apart"),
     "an sform that mirrors": (320, "<f", (-2.5,), "mm apart"),
-    "another header": (0, "<i", (7,), "not a NIfTI image|cannot be read"),
+    "another header": (0, "<i", (7,), "no NIfTI image; need NIfTI-1"),
+    "NIfTI-2": (0, "<i", (540,), "NIfTI-2; need NIfTI-1"),
 }
 
 
@@ -310,3 +336,25 @@ def test_what_is_not_an_image_is_refused_or_not_of_this_format(tmp_path: Path) -
     (tmp_path / "m.png").write_bytes(b"")
     assert images.referenced(tmp_path / "m.png") is None
     assert images.referenced(tmp_path / "absent.nii") is None
+
+
+@pytest.mark.real
+def test_real_lidc_masks_have_the_voxels_that_their_table_says_and_lie_on_their_nodules(data: Path) -> None:
+    folder = data / "lidc-voi"
+    with (folder / "labels.csv").open(newline="") as table:
+        rows = list(csv.DictReader(table))[::10]
+    brighter = 0
+    for row in rows:
+        image = SimpleITK.ReadImage(str(folder / row["image"]))
+        hu = SimpleITK.GetArrayFromImage(image)
+        z, y, x = image.GetSpacing()[::-1]
+        axes = np.array(image.GetDirection()).reshape(3, 3).T[::-1]  # some lie prone
+        where = places.place(hu.shape, spacing_mm=(z, y, x), direction=axes, origin_lps_mm=image.GetOrigin())
+        drawing = images.read(folder / row["mask"], where)
+        assert int((drawing.labels > 0).sum()) == int(row["mask_voxels"])
+        assert not any("grid" in note for note in drawing.notes)
+        brighter += hu[drawing.labels > 0].mean() > hu[drawing.labels == 0].mean()
+        with pytest.raises(AnnotationError, match=r"value -\d+; need labels"):
+            images.read(folder / row["image"], where)
+    assert len(rows) == 80
+    assert brighter >= 76

@@ -326,3 +326,21 @@ def test_a_file_cut_off_anywhere_is_an_error_or_no_rtstruct(tmp_path: Path) -> N
         assert rtstruct.referenced(path) in (None, "", where.uid)
         with pytest.raises(AnnotationError):
             rtstruct.read(path, where)
+
+
+@pytest.mark.filterwarnings("ignore")  # pydicom's, of the values that are wrong on purpose
+def test_names_that_would_break_a_line_or_steer_a_terminal_do_not(tmp_path: Path) -> None:
+    where = places.place()
+    drawn = {"a\x1b[31m": [contour(where, circle(3, 6.0, where))], "b\x07": [contour(where, circle(3, 6.0, where))]}
+    path = by_hand(tmp_path / "rt.dcm", where, drawn)
+    with pytest.raises(AnnotationError) as caught:
+        rtstruct.read(path, where)
+    drawing = rtstruct.read(path, where, structure="a*")
+    said = [str(caught.value), *drawing.notes, *(nodule.name for nodule in drawing.nodules)]
+    assert all(text.isprintable() for text in said)
+    dataset = pydicom.dcmread(path)
+    dataset.SOPClassUID = "1.2\n.3"
+    dataset.save_as(path)
+    with pytest.raises(AnnotationError) as caught:
+        rtstruct.read(path, where)
+    assert str(caught.value).isprintable()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import highdicom
@@ -120,6 +121,23 @@ def test_compressed_frames_are_read(form: str, tmp_path: Path) -> None:
     assert np.array_equal(seg.read(path, places.place()).labels, places.blobs())
 
 
+@pytest.mark.parametrize("form", ["BINARY", "FRACTIONAL", "LABELMAP"])
+def test_frames_whose_bits_end_within_a_byte_are_read(form: str, tmp_path: Path) -> None:
+    where = places.place((6, 5, 7))
+    pixels = np.random.default_rng(2).integers(0, 4, (6, 5, 7), np.uint8)
+    drawing = seg.read(written(tmp_path / "seg.dcm", where, pixels, form=form), where)
+    assert np.array_equal(drawing.labels, pixels)
+
+
+def test_a_seg_without_a_marked_voxel_is_a_series_without_nodules(tmp_path: Path) -> None:
+    where = places.place()
+    faint = np.full(where.geometry.shape, 0.2, np.float32)
+    path = written(tmp_path / "seg.dcm", where, faint, form="FRACTIONAL", kinds=(NODULE,))
+    drawing = seg.read(path, where)
+    assert (drawing.nodules, drawing.labels.any()) == ((), np.False_)
+    assert drawing.notes[-1] == "nothing is marked"
+
+
 def test_fractions_from_one_half_are_nodule(tmp_path: Path) -> None:
     where = places.place()
     fraction = np.zeros(where.geometry.shape, np.float32)
@@ -160,6 +178,17 @@ def test_frames_without_positions_are_placed_by_their_source_images(binary: Path
     drawing = seg.read(edited(binary, forget), places.place())
     assert np.array_equal(drawing.labels, places.blobs())
     assert any("placed by their source images" in note for note in drawing.notes)
+
+
+def test_the_one_instance_of_a_multi_frame_series_names_no_slice(binary: Path) -> None:
+    def forget(dataset: Dataset) -> None:
+        for group in frames(dataset):
+            del group.PlanePositionSequence
+
+    many = replace(places.place(), instance_uids=(f"{places.SERIES}.2",) * 8)
+    assert np.array_equal(seg.read(binary, many).labels, places.blobs())
+    with pytest.raises(AnnotationError, match="no ImagePositionPatient and no source"):
+        seg.read(edited(binary, forget), many)
 
 
 def test_a_frame_with_neither_position_nor_source_is_refused(binary: Path) -> None:
@@ -312,6 +341,12 @@ DAMAGE = {
         "ImageOrientationPatient",
         [1, 0, 0, 0.5, 0.5, 0],
     ),
+    "frames of two orientations": lambda dataset: setattr(
+        frames(dataset)[1],
+        "PlaneOrientationSequence",
+        [Dataset.from_json({"00200037": {"vr": "DS", "Value": [0, 1, 0, 0, 0, 1]}})],
+    ),
+    "a frame of no segment": lambda dataset: delattr(frames(dataset)[1], "SegmentIdentificationSequence"),
     "a position that is none": lambda dataset: setattr(
         frames(dataset)[0].PlanePositionSequence[0], "ImagePositionPatient", ["1e400", "0", "0"]
     ),

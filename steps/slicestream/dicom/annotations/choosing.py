@@ -31,8 +31,13 @@ def matching(objects: Sequence[Sequence[str]], pattern: str) -> list[int]:
 
 def listed(names: Sequence[str]) -> str:
     """Return names for a message, the first twenty."""
-    shown = ", ".join(f"'{' '.join(name.split())[:64]}'" for name in names[:_SHOWN])
+    shown = ", ".join(f"'{' '.join(printable(name).split())[:64]}'" for name in names[:_SHOWN])
     return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+def printable(text: str) -> str:
+    """Return a text from a file with a blank for all that would break a line or steer a terminal."""
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _same(name: str, pattern: str) -> bool:

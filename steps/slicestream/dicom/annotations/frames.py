@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,10 @@ def frames_of(dataset: Dataset, place: SeriesPlace, path: Path, *, same_series: 
             f"{path}: {count} frames of {rows} x {columns} pixels, {len(groups)} of them described; need all of them "
             f"described, of {_MOST_PIXELS} pixels at most. Write the file again."
         )
-    derived = [_source_slice(group, shared, place) for group in groups]
+    # of a multi-frame source all slices have one instance, which then says nothing
+    times = Counter(place.instance_uids)
+    slices = {uid: index for index, uid in enumerate(place.instance_uids) if times[uid] == 1}
+    derived = [_source_slice(group, shared, slices) for group in groups]
     given = [_vector(group, shared, "PlanePositionSequence", "ImagePositionPatient", 3) for group in groups]
     if all(position is not None for position in given):
         frames = _by_position(given, groups, shared, path)
@@ -157,15 +160,14 @@ def _plane(group: Dataset, shared: Dataset, path: Path) -> NDArray[np.float64]:
     return np.concatenate((direction, spacing))
 
 
-def _source_slice(group: Dataset, shared: Dataset, place: SeriesPlace) -> int | None:
+def _source_slice(group: Dataset, shared: Dataset, slices: Mapping[str, int]) -> int | None:
     """Return which slice of the series a frame names as its source; None where it names none, or not one alone."""
-    places = Counter(place.instance_uids)
     found = set()
     for derivation in _item_list(group, shared, "DerivationImageSequence"):
         for source in derivation.get("SourceImageSequence") or ():
             uid = str(source.get("ReferencedSOPInstanceUID", ""))
-            if places[uid] == 1:
-                found.add(place.instance_uids.index(uid))
+            if uid in slices:
+                found.add(slices[uid])
     return found.pop() if len(found) == 1 else None
 
 

@@ -23,6 +23,7 @@ _MOST_HEADER = 1 << 16  # bytes
 _NRRD_SPACES = (
     "left-posterior-superior", "lps", "right-anterior-superior", "ras", "left-anterior-superior", "las",
 )  # fmt: skip
+_NIFTI_1, _NIFTI_2 = 348, 540  # bytes of their headers; ITK 5.4 reads the first
 _NIFTI_FLOATS = (16, 64)  # datatype codes of float32 and float64
 _AT_ONCE = 1 << 22  # bytes; whole voxels
 _AGREE = 0.1  # of the smallest voxel size, over the whole image
@@ -30,7 +31,7 @@ _AGREE = 0.1  # of the smallest voxel size, over the whole image
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NiftiHeader:
-    """What NIfTI-1.1 and NIfTI-2 headers share; `affines` (4, 4) from index (i, j, k, 1) to mm in RAS, by name."""
+    """What a NIfTI-1 header says; `affines` (4, 4) from index (i, j, k, 1) to mm in RAS, by name."""
 
     affines: dict[str, NDArray[np.float64]]
     voxels: np.dtype[np.void]
@@ -40,25 +41,22 @@ class NiftiHeader:
 def read_nifti_header(path: Path) -> NiftiHeader:
     """Return the header. Raises AnnotationError where there is none."""
     with _opened(path) as file:
-        header = file.read(540)
-    for order in "<>":
-        if len(header) >= 348 and struct.unpack_from(f"{order}i", header) == (348,):
-            kind, bits = struct.unpack_from(f"{order}2h", header, 70)
-            pixdim, forms = (struct.unpack_from(f"{order}{n}f", header, at) for n, at in ((8, 76), (18, 256)))
-            codes, start = struct.unpack_from(f"{order}2h", header, 252), struct.unpack_from(f"{order}f", header, 108)
-        elif len(header) >= 540 and struct.unpack_from(f"{order}i", header) == (540,):
-            kind, bits = struct.unpack_from(f"{order}2h", header, 12)
-            pixdim, forms = (struct.unpack_from(f"{order}{n}d", header, at) for n, at in ((8, 104), (18, 352)))
-            codes, start = struct.unpack_from(f"{order}2i", header, 344), struct.unpack_from(f"{order}q", header, 168)
-        else:
-            continue
-        affines = {"qform": _qform(forms, pixdim)} if codes[0] > 0 else {}
-        if codes[1] > 0:
-            affines["sform"] = np.vstack((np.reshape(forms[6:], (3, 4)), (0.0, 0.0, 0.0, 1.0)))
-        # of the types only those matter that can hold what is no number
-        code = f"f{bits // 8}" if kind in _NIFTI_FLOATS else f"V{max(bits // 8, 1)}"
-        return NiftiHeader(affines=affines, voxels=np.dtype(f"{order}{code}"), offset=int(start[0]))
-    raise AnnotationError(f"{path}: not a NIfTI image (no header of 348 or 540 bytes); need one. Write it again.")
+        header = file.read(_NIFTI_1)
+    sizes = {order: struct.unpack_from(f"{order}i", header)[0] for order in "<>"} if len(header) == _NIFTI_1 else {}
+    order = next((order for order, size in sizes.items() if size == _NIFTI_1), "")
+    if not order:
+        found = "NIfTI-2" if _NIFTI_2 in sizes.values() else "no NIfTI image"
+        raise AnnotationError(f"{path}: {found}; need NIfTI-1 (a header of {_NIFTI_1} bytes). Convert it.")
+    kind, bits = struct.unpack_from(f"{order}2h", header, 70)
+    pixdim, forms = (struct.unpack_from(f"{order}{n}f", header, at) for n, at in ((8, 76), (18, 256)))
+    qform_code, sform_code = struct.unpack_from(f"{order}2h", header, 252)
+    (start,) = struct.unpack_from(f"{order}f", header, 108)
+    affines = {"qform": _qform(forms, pixdim)} if qform_code > 0 else {}
+    if sform_code > 0:
+        affines["sform"] = np.vstack((np.reshape(forms[6:], (3, 4)), (0.0, 0.0, 0.0, 1.0)))
+    # of the types only those matter that can hold what is no number
+    code = f"f{bits // 8}" if kind in _NIFTI_FLOATS else f"V{max(bits // 8, 1)}"
+    return NiftiHeader(affines=affines, voxels=np.dtype(f"{order}{code}"), offset=int(start))
 
 
 def check_nifti_place(

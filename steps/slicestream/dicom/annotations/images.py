@@ -93,14 +93,14 @@ def _read(path: Path) -> _Image:
     reader = _itk.ImageFileReader()
     reader.SetImageIO(_READERS[_suffix(path)])
     reader.SetFileName(str(path))
-    is_nifti = _suffix(path) == ".nii"
-    if not is_nifti:
+    header = read_nifti_header(path) if _suffix(path) == ".nii" else None
+    if header is None:
         (check_nrrd if _suffix(path) == ".nrrd" else check_metaimage)(path)
     with _quiet():
         reader.ReadImageInformation()
         _check_kind(reader, path)
-        if is_nifti:
-            check_nifti_voxels(path, read_nifti_header(path), int(np.prod(reader.GetSize())))
+        if header is not None:
+            check_nifti_voxels(path, header, int(np.prod(reader.GetSize())))
         image = reader.Execute()
     axes = np.array(image.GetDirection()).reshape(3, 3)
     spacing, origin = np.array(image.GetSpacing()), np.array(image.GetOrigin())
@@ -109,10 +109,10 @@ def _read(path: Path) -> _Image:
             f"{path}: axes {np.round(axes.T, 4).tolist()}, origin {origin.tolist()}; need perpendicular unit vectors "
             "and a place. Resample it without shear."
         )
-    if is_nifti:
+    if header is not None:
         affine = np.eye(4)
         affine[:3, :3], affine[:3, 3] = axes * spacing, origin
-        check_nifti_place(path, read_nifti_header(path), image.GetSize(), affine)
+        check_nifti_place(path, header, image.GetSize(), affine)
     values = _itk.GetArrayViewFromImage(image)  # axes (column, row, plane) become (plane, row, column)
     return _Image(
         values=values,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydicom import Dataset
 
+from slicestream.dicom.annotations.choosing import printable
 from slicestream.dicom.annotations.drawing import SeriesPlace
 from slicestream.dicom.files import one_line, read_dicom
 from slicestream.errors import AnnotationError, SliceStreamError
@@ -18,12 +19,10 @@ def telling(path: Path, form: str) -> Iterator[None]:
     """Turn whatever a library raises over an untrusted file into an AnnotationError that names the file."""
     try:
         yield
-    except AnnotationError:
-        raise
     except SliceStreamError as error:
-        raise AnnotationError(str(error)) from error
+        raise AnnotationError(printable(str(error))) from error
     except Exception as error:  # a damaged file makes a parser fail in any way
-        reason = one_line(f"{type(error).__name__}: {error}")
+        reason = printable(one_line(f"{type(error).__name__}: {error}"))
         raise AnnotationError(
             f"{path}: {form} that cannot be read ({reason}); need a whole, valid one. Write it again, or leave it out."
         ) from error

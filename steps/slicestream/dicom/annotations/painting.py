@@ -9,7 +9,7 @@ import cc3d
 import numpy as np
 from numpy.typing import NDArray
 
-from slicestream.dicom.annotations.choosing import listed
+from slicestream.dicom.annotations.choosing import listed, printable
 from slicestream.dicom.annotations.drawing import Drawing, DrawnNodule, SeriesPlace
 from slicestream.errors import AnnotationError
 
@@ -46,9 +46,9 @@ def paint(shapes: Sequence[Shape], place: SeriesPlace, notes: Sequence[str] = ()
         for plane in labels:
             plane[...] = numbers[plane]
     nodules = [
-        DrawnNodule(label=int(number), name=shape.name)
+        DrawnNodule(label=int(number), name=printable(shape.name))
         if len(shape.voxels)
-        else DrawnNodule(label=0, name=shape.name, form="point", centre_lps_mm=shape.centre_lps_mm)
+        else DrawnNodule(label=0, name=printable(shape.name), form="point", centre_lps_mm=shape.centre_lps_mm)
         for shape, number in zip(shapes, numbers[1:], strict=True)
         if number or not len(shape.voxels)
     ]

@@ -148,8 +148,22 @@ def _masks(dataset: Dataset, frames: Frames, wanted: Sequence[int]) -> Iterator[
         least = 0.5 * int(dataset.MaximumFractionalValue)
     numbers = [n for n, segment in enumerate(frames.segments) if segment in wanted]
     if numbers:
-        for frame, pixels in zip(numbers, iter_pixels(dataset, indices=numbers, raw=True), strict=True):
+        syntax = dataset.file_meta.TransferSyntaxUID
+        packed = dataset.BitsAllocated == 1 and syntax.is_little_endian and not syntax.is_encapsulated
+        decoded = _unpacked(dataset, numbers) if packed else iter_pixels(dataset, indices=numbers, raw=True)
+        for frame, pixels in zip(numbers, decoded, strict=True):
             yield frame, frames.segments[frame], np.asarray(pixels >= least)
+
+
+def _unpacked(dataset: Dataset, numbers: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
+    """Yield frames of one bit per pixel. They may end within a byte, where the iterator of pydicom 3.0 fails."""
+    data = np.frombuffer(dataset.PixelData, np.uint8)
+    shape = (int(dataset.Rows), int(dataset.Columns))
+    size = shape[0] * shape[1]
+    for number in numbers:
+        start = number * size
+        bits = np.unpackbits(data[start // 8 : (start + size + 7) // 8], bitorder="little")
+        yield bits[start % 8 : start % 8 + size].reshape(shape)
 
 
 def _check_once(frames: Frames, numbers: Sequence[int], segment: _Segment, path: Path) -> None:
@@ -172,7 +186,7 @@ def _segments(dataset: Dataset) -> list[_Segment]:
         code, meaning = str(kind.get("CodeValue", "")), str(kind.get("CodeMeaning", ""))
         number = int(item.SegmentNumber)
         if number == 0 and dataset.SegmentationType == "LABELMAP":
-            continue  # a label map's background may be described (PS3.3 C.8.20.2.3.4)
+            continue  # a label map's background may be described (PS3.3 C.8.20.2)
         label = str(item.get("SegmentLabel") or "").strip() or f"segment {number}"
         finding = code in (*_SNOMED_CT, *_SNOMED_RT) or bool(_WORDS.search(meaning))
         found.append(_Segment(number=number, label=label, meaning=meaning, is_finding=finding))

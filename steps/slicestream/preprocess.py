@@ -133,10 +133,12 @@ class _Share:
         for number, (patient, series) in enumerate(_all_series(patients, self.account, pixels=True), start=1):
             series_id = _series_id(self.key, patient, series)
             try:
-                annotated = self._write_series(series_id, series, identities)
-            except StudyError as error:  # a header that cannot be kept, or not be read
+                # file names within the cohort: the way back from a pseudonym, kept in the identity map only
+                identities.add(series_id, series.headers, ["/".join(s.path.parts[-4:]) for s in series.slices])
+            except StudyError as error:  # a header that cannot be kept
                 self.account.unusable(series, error)
                 continue
+            annotated = self._write_series(series_id, series)
             self.account.used(series, str(series_id), annotated=annotated)
             if time.monotonic() - told > _PROGRESS_EVERY_S:
                 told = time.monotonic()
@@ -180,12 +182,10 @@ class _Share:
         write_text(index, text)
         self.record.add_output(index, hashlib.sha256(text.encode()).hexdigest())
 
-    def _write_series(self, series_id: SeriesId, series: Series, identities: IdentityWriter) -> bool:
-        """Write what a series becomes; tell whether it is annotated. Raises StudyError before anything is written."""
+    def _write_series(self, series_id: SeriesId, series: Series) -> bool:
+        """Write what a series becomes; tell whether it is annotated."""
         assert series.hu is not None
         volume = Volume(id=series_id, hu=series.hu, geometry=series.geometry)
-        # file names within the cohort: the way back from a pseudonym, kept in the identity map only
-        identities.add(series_id, series.headers, ["/".join(s.path.parts[-4:]) for s in series.slices])
         path = self.room / f"{series_id}.volume"
         volume_hash = write_volume(path, volume)
         self.record.add_output(path, volume_hash)

@@ -111,10 +111,11 @@ def run(args: argparse.Namespace) -> None:
     more = _backgrounds(args.backgrounds, excluded, cohort) if args.backgrounds and index == 1 else None
     backgrounds = list(more.patients) if more else []
     patients = share_of(cohort.patients, index, count)
-    account = Account(strict=args.strict)
+    account, annotations = Account(strict=args.strict), _annotations(args, cohort, choice)
+    drawn = annotations.paths
     for finding in (*cohort.findings, *(more.findings if more else ())):
-        account.set_aside(finding, listed=index == 1)
-    annotations = _annotations(args, cohort, choice)
+        is_drawing = finding.path in drawn
+        account.set_aside(finding.as_annotation() if is_drawing else finding, listed=index == 1)
     if args.dry_run:
         listed = _all_series(patients, account, pixels=False)
         _print_plan(listed, key, args.negatives, backgrounds, _Found(account=account, annotations=annotations))
@@ -169,10 +170,12 @@ class _Share:
         for number, (patient, series) in enumerate(_all_series(patients, self.found.account, pixels=True), start=1):
             series_id = _series_id(self.key, patient, series)
             try:
-                annotated = self._write_series(series_id, series, identities)
-            except StudyError as error:  # a header that cannot be kept, or not be read
+                # file names within the cohort: the way back from a pseudonym, kept in the identity map only
+                identities.add(series_id, series.headers, ["/".join(s.path.parts[-4:]) for s in series.slices])
+            except StudyError as error:  # a header that cannot be kept
                 self.found.account.unusable(series, error)
                 continue
+            annotated = self._write_series(series_id, series)
             self.found.account.used(series, str(series_id), annotated=annotated)
             if time.monotonic() - told > _PROGRESS_EVERY_S:
                 told = time.monotonic()
@@ -215,12 +218,10 @@ class _Share:
         write_text(index, text)
         self.record.add_output(index, hashlib.sha256(text.encode()).hexdigest())
 
-    def _write_series(self, series_id: SeriesId, series: Series, identities: IdentityWriter) -> bool:
-        """Write what a series becomes; tell whether it is annotated. Raises StudyError before anything is written."""
+    def _write_series(self, series_id: SeriesId, series: Series) -> bool:
+        """Write what a series becomes; tell whether it is annotated."""
         assert series.hu is not None
         volume = Volume(id=series_id, hu=series.hu, geometry=series.geometry)
-        # file names within the cohort: the way back from a pseudonym, kept in the identity map only
-        identities.add(series_id, series.headers, ["/".join(s.path.parts[-4:]) for s in series.slices])
         path = self.room / f"{series_id}.volume"
         volume_hash = write_volume(path, volume)
         self.record.add_output(path, volume_hash)

@@ -249,6 +249,18 @@ def test_looking_at_a_series_grows_no_faster_than_its_length(tmp_path: Path) -> 
     assert spent[1] < 8 * spent[0]  # four times as many; quadratic would be sixteen
 
 
+def test_pixels_of_an_unknown_value_representation_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = ct_slice(tmp_path / "cohort" / "0", z_mm=0)
+    path.write_bytes(path.read_bytes().replace(b"\xe0\x7f\x10\x00OW", b"\xe0\x7f\x10\x00ZZ"))
+    with pytest.raises(AssertionError):
+        preprocess(tmp_path / "cohort", tmp_path / "out")
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "0: PixelData cannot be read" in said
+
+
 # --- multi-frame ------------------------------------------------------------------------------------------------------
 
 SHUFFLED_MM = [5.0, 0.0, 7.5, 2.5]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from pydicom.fileset import FileSet
 
 from ct_files import ROOT, change, ct_series, ct_slice, enhanced_ct, read_rows, unitochest, write_mask_png, write_table
 from slicestream.__main__ import main
+from slicestream.dicom import identity
+from slicestream.errors import StudyError
 from slicestream.volumes.volume import read_volume
 
 MR = {"Modality": "MR", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.4"}
@@ -295,6 +298,28 @@ def test_the_annotated_reconstruction_is_the_one_that_is_trained_on(
     reasons = {entry["series"]: entry["reason"] for entry in entries(tmp_path / "out")}
     assert reasons == {f"{ROOT}.1": "used", f"{ROOT}.70": "not-annotated"}
     assert "which alone is trained on and scored" in capsys.readouterr().err
+
+
+def test_a_series_whose_headers_cannot_be_kept_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ct_series(tmp_path / "cohort" / "good")
+    made(tmp_path / "cohort" / "odd")
+    keep = identity._encoded
+
+    def refuse(header: Dataset, source: str) -> bytes:
+        if source.endswith("odd2.dcm"):  # the last of its series
+            raise StudyError(f"{source}: header cannot be kept.")
+        return keep(header, source)
+
+    monkeypatch.setattr(identity, "_encoded", refuse)
+    assert preprocess(tmp_path / "cohort", tmp_path / "out") == 0
+    assert aside(tmp_path / "out") == [("header", 3)]
+    (path,) = (tmp_path / "out").glob("*.volume")
+    (kept,) = identity.read_identities((tmp_path / "out").glob("*.identity"))
+    assert path.stem == kept
+    with zipfile.ZipFile(tmp_path / "out" / "source-1of1.identity") as archive:
+        assert len(archive.namelist()) == 5  # four headers and the index
 
 
 LISTED: dict[str, tuple[Callable[[Path], object], str]] = {

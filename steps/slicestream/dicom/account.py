@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slicestream.dicom.files import one_line, text_of
-from slicestream.dicom.manifest import Finding, refusal
+from slicestream.dicom.manifest import ANNOTATION, Finding, counted, refusal
 from slicestream.dicom.series import Series
 from slicestream.errors import StudyError
 
@@ -106,7 +106,10 @@ class Account:
     def notes(self) -> list[str]:
         """Return lines for the user: what could not be used, and which volumes show the same place."""
         unusable = [finding for finding in self._aside if finding.unusable]
-        lines = [f"set aside ({f.reason}, {f.files} files): {f.text}" for f in unusable[:_TOLD]]
+        said_below = {"duplicate", ANNOTATION}
+        rest = counted(f for f in (*self._aside, *self._elsewhere) if not f.unusable and f.reason not in said_below)
+        lines = [f"set aside: {rest}"] if rest else []
+        lines += [f"set aside ({f.reason}, {f.files} files): {f.text}" for f in unusable[:_TOLD]]
         if len(unusable) > _TOLD:
             lines.append(f"set aside: {len(unusable) - _TOLD} more series or files; the manifest lists them")
         copies = sum(finding.files for finding in self._aside if finding.reason == "duplicate")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 FORMAT = 1
 VOLUME = "volume"
 SET_ASIDE = "set aside"
+ANNOTATION = "annotation"
 # What is rightly no volume, so that `--strict` lets it pass: reason → what it is called in notes.
 COMPANIONS = {
     "not-dicom": "not DICOM",
@@ -21,6 +22,7 @@ COMPANIONS = {
     "companion": "",  # by its modality
     "other-modality": "",
     "duplicate": "identical copy",
+    ANNOTATION: "",
 }
 
 
@@ -51,6 +53,10 @@ class Finding:
     references: tuple[str, ...] = ()
     reconstructions: tuple[str, ...] = ()
 
+    def as_annotation(self) -> Finding:
+        """Return what is told of a file whose annotations are read."""
+        return replace(self, reason=ANNOTATION, text=f"{self.path}: annotations, of the series that they name.")
+
     @property
     def unusable(self) -> bool:
         """Whether this is CT, or was meant to be, of which no volume could be made."""
@@ -63,7 +69,7 @@ class Finding:
             "series": self.series or None,
             "found": self.found,
             "files": self.files,
-            "outcome": VOLUME if self.volume else SET_ASIDE,
+            "outcome": VOLUME if self.volume else ANNOTATION if self.reason == ANNOTATION else SET_ASIDE,
             "reason": self.reason,
             "text": self.text,
             "volume": self.volume or None,

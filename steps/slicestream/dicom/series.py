@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 
 from slicestream.dicom.classify import check_ct
 from slicestream.dicom.enhanced import MULTI_FRAME, FramePixels, frames_of
-from slicestream.dicom.files import needed, read_dicom, text_of
+from slicestream.dicom.files import needed, optional, read_dicom, text_of
 from slicestream.dicom.identity import strip_pixels
 from slicestream.dicom.manifest import Finding
 from slicestream.dicom.pixels import check_plain_grey, empty_volume, hounsfield
@@ -153,7 +153,7 @@ class _Reader:
         try:
             if image.frame is None:
                 pixels = read_dicom(path, specific_tags=list(_PIXELS))
-                found = {name: pixels.get_item(name) for name in _PIXELS if name in pixels}
+                found = {name: pixels[name] for name in _PIXELS if optional(pixels, name, path) is not None}
             else:
                 found = {"PixelData": self._frames.element(path, header, image.frame)}
             if "PixelData" not in found:

@@ -11,7 +11,7 @@ from pathlib import Path
 from slicestream.dicom.annotations.unitochest import TABLE, Row, read_table
 from slicestream.dicom.classify import CtFile, brief_header, classify
 from slicestream.dicom.files import text_of
-from slicestream.dicom.manifest import Finding, counted, refusal
+from slicestream.dicom.manifest import Finding, refusal
 from slicestream.errors import StudyError
 
 
@@ -131,7 +131,7 @@ def _plain_cohort(folder: Path, excluded: frozenset[str]) -> Cohort:
     for uid, files in sorted(kept.items(), key=lambda item: (item[1][0].patient, item[0])):
         if files[0].patient not in out:
             batches[files[0].patient].append(_batch(f"series {uid}", (SourceSlice(path=f.path) for f in files)))
-    return _cohort(batches, excluded=len(out), notes=_notes(kept, findings, excluded - out), findings=findings)
+    return _cohort(batches, excluded=len(out), notes=_notes(kept, excluded - out), findings=findings)
 
 
 def _sorted_files(folder: Path) -> tuple[dict[str, list[CtFile]], list[Finding]]:
@@ -175,9 +175,8 @@ def _aside(files: Sequence[CtFile], fault: StudyError) -> Finding:
     )
 
 
-def _notes(series: Mapping[str, Sequence[CtFile]], findings: Iterable[Finding], unmatched: frozenset[str]) -> list[str]:
-    aside = counted(finding for finding in findings if not finding.unusable)
-    notes = [f"set aside: {aside}"] if aside else []
+def _notes(series: Mapping[str, Sequence[CtFile]], unmatched: frozenset[str]) -> list[str]:
+    notes = []
     nameless = len({files[0].patient for files in series.values() if files[0].nameless})
     if nameless:
         notes.append(f"studies without a PatientID: {nameless}; each stands for a patient of its own")

@@ -88,6 +88,11 @@ class Annotations:
                 self._of_series[_stem(path)].append(source)
                 self._in_folder[path.parent].append(source)
 
+    @property
+    def paths(self) -> frozenset[Path]:
+        """The files that hold annotations."""
+        return frozenset(s.path for sources in self._of_series.values() for s in sources)
+
     def crowd(self, cohort: Cohort) -> None:
         """Note the folders with slices of more than one series: an image there could be of any of them."""
         owners: dict[Path, str] = {}

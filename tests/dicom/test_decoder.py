@@ -18,9 +18,10 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.encaps import encapsulate, generate_frames
-from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
+from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
 from ct_files import ct_slice
+from jpeg_lossless import encode
 from slicestream.dicom import decoder as decoder_module
 from slicestream.dicom import decoder_child
 from slicestream.dicom.decoder import MEMORY_BYTES, Decoder, Frame, shared_decoder
@@ -120,6 +121,21 @@ def test_a_jpeg_2000_header_that_claims_gigabytes_is_one_line(decoder: Decoder, 
         assert rss_bytes(child_of(decoder)) < MEMORY_BYTES
     good = encoded(tmp_path, JPEG2000Lossless)
     assert np.array_equal(decoder.decode(frame(JPEG2000Lossless), good, PATH), STORED)
+
+
+@pytest.mark.parametrize("syntax", [JPEGLSLossless, JPEG2000Lossless, JPEGLosslessSV1])
+def test_a_codestream_of_another_size_than_the_header_is_one_line_at_once(
+    decoder: Decoder, tmp_path: Path, syntax: str
+) -> None:
+    if syntax == JPEGLosslessSV1:
+        data = encapsulate([b"\xff\xd8\xff\xe0\x00\x04ab" + encode(STORED, precision=12, predictor=1)[2:]])
+    else:
+        data = encoded(tmp_path, syntax)
+    assert np.array_equal(decoder.decode(frame(syntax), data, PATH), STORED)
+    start = time.monotonic()
+    with pytest.raises(SeriesError, match=r"^k\.dcm: pixels cannot be decoded \(codestream of 64 x 64 pixels\)"):
+        decoder.decode(frame(syntax, 4096), data, PATH)
+    assert time.monotonic() - start < 1
 
 
 def test_more_memory_than_allowed_is_one_line(tmp_path: Path) -> None:

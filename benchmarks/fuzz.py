@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import multiprocessing
 import os
 import re
 import resource
@@ -127,56 +128,87 @@ def kind_of(line: str) -> str:
     return " ".join(re.sub(r"[-+]?\d[\w.]*", "#", text).split())[:60]
 
 
-def run(args: argparse.Namespace) -> int:
-    """Read all inputs, print the table; return 1 where there is a violation."""
+@dataclass(kw_only=True)
+class Found:
+    """What came of some inputs, and what reading them took: seconds, and bytes of the reader and of its decoder."""
+
+    unharmed: dict[str, str]
+    outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    refusals: Counter[str] = field(default_factory=Counter)
+    violations: int = 0
+    slowest: float = 0.0
+    peaks: tuple[int, int] = (0, 0)
+
+    def add(self, other: Found) -> None:
+        self.outcomes += other.outcomes
+        self.refusals += other.refusals
+        self.violations += other.violations
+        self.slowest = max(self.slowest, other.slowest)
+        self.peaks = (max(self.peaks[0], other.peaks[0]), max(self.peaks[1], other.peaks[1]))
+
+
+def examine(seed: int, inputs: range, *, aloud: bool = False) -> Found:
+    """Read some of the inputs of a seed, one after the other."""
+    warnings.simplefilter("ignore")
     made = seeds()
     names, layouts = sorted(made), {name: layout_of(content) for name, content in made.items()}
     good = io.BytesIO()
     places = {"ImagePositionPatient": [0, 0, 7.5], "SOPInstanceUID": "1.2.826.0.1.3680043.10.1.4"}
     plain_slice(**places).save_as(good, enforce_file_format=True)
-    outcomes: Counter[tuple[str, str]] = Counter()
-    refusals: Counter[str] = Counter()
-    violations, slowest, began = [], 0.0, time.monotonic()
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         bench = Bench(work=Path(folder).resolve(), neighbour=good.getvalue())
-        unharmed = {name: bench.read(made[name], beside=False)[0] for name in names}  # and what is imported late
-        for index in [args.only] if args.only is not None else range(args.inputs):
-            rng = np.random.default_rng([args.seed, index])
+        # this imports what is imported late, too
+        found = Found(unharmed={name: bench.read(made[name], beside=False)[0] for name in names})
+        for index in inputs:
             name = names[index % len(names)]
-            kind, content = mutated(name, made[name], layouts[name], rng)
+            kind, content = mutated(name, made[name], layouts[name], np.random.default_rng([seed, index]))
             start = time.monotonic()
             outcome, reason = bench.read(content, beside=index % 3 == 0)
-            slowest = max(slowest, time.monotonic() - start)
-            outcomes[name, outcome] += 1
-            refusals[kind_of(reason)] += outcome == "refused"
-            if outcome == "violation":
-                violations.append((index, name, kind, reason))
-                print(f"input {index} ({name}, {kind}): {reason if args.only is not None else reason.splitlines()[0]}")
-            elif args.only is not None:
-                print(f"input {index} ({name}, {kind}): {outcome} {reason}")
-    peak = print_table(outcomes, refusals, unharmed, violations)
-    print(f"slowest input {slowest:.1f} s, {time.monotonic() - began:.0f} s in all")
-    return int(bool(violations) or peak > MOST_BYTES)
-
-
-def print_table(
-    outcomes: Counter[tuple[str, str]], refusals: Counter[str], unharmed: dict[str, str], violations: list[Any]
-) -> int:
-    """Print the outcomes; return the peak memory of this process and its child together, in bytes."""
-    print("| made from | as it is | inputs | results | refused in one line | violations |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for name, first in [*unharmed.items(), ("all", "")]:
-        row = [sum(n for (of, what), n in outcomes.items() if name in (of, "all") and what == k) for k in KINDS]
-        print(f"| {name} | {first} | {sum(row)} | {row[0]} | {row[1]} | {row[2]} |")
-    print(f"\n{len(refusals)} kinds of refusal, the most frequent:")
-    for text, count in refusals.most_common(12):
-        print(f"{count:>7}  {text}")
-    limits = sum(n for text, n in refusals.items() if text.startswith(("the decoder", "decoding its pixels")))
-    print(f"{limits:>7}  of all: the decoder crashed or was stopped at a limit, and another was started")
+            found.slowest = max(found.slowest, time.monotonic() - start)
+            found.outcomes[name, outcome] += 1
+            found.refusals[kind_of(reason)] += outcome == "refused"
+            found.violations += outcome == "violation"
+            if outcome == "violation" or aloud:
+                said = reason if aloud else reason.splitlines()[0]
+                print(f"input {index} ({name}, {kind}): {outcome} {said}", flush=True)
     shared_decoder().close()
     own, child = (resource.getrusage(who).ru_maxrss << 10 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    print(f"\n{len(violations)} violations; peak memory {own / 1e6:.0f} MB, of the decoder {child / 1e6:.0f} MB")
-    return own + child
+    found.peaks = (own, child)
+    return found
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read all inputs, print the table; return 1 where there is a violation."""
+    began = time.monotonic()
+    if args.only is not None:
+        found = examine(args.seed, range(args.only, args.only + 1), aloud=True)
+    elif args.jobs == 1:
+        found = examine(args.seed, range(args.inputs))
+    else:
+        tasks = [(args.seed, range(job, args.inputs, args.jobs)) for job in range(args.jobs)]
+        with multiprocessing.get_context("spawn").Pool(args.jobs) as pool:
+            found, *others = pool.starmap(examine, tasks)
+        for other in others:
+            found.add(other)
+    print_table(found)
+    print(f"slowest input {found.slowest:.1f} s; {time.monotonic() - began:.0f} s in all, {args.jobs} at a time")
+    return int(found.violations > 0 or sum(found.peaks) > MOST_BYTES)
+
+
+def print_table(found: Found) -> None:
+    """Print outcomes by seed file, kinds of refusal, violations and memory."""
+    print("| made from | as it is | inputs | results | refused in one line | violations |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for name, first in [*found.unharmed.items(), ("all", "")]:
+        row = [sum(n for (of, what), n in found.outcomes.items() if name in (of, "all") and what == k) for k in KINDS]
+        print(f"| {name} | {first} | {sum(row)} | {row[0]} | {row[1]} | {row[2]} |")
+    print(f"\n{len(found.refusals)} kinds of refusal, the most frequent:")
+    for text, count in found.refusals.most_common(12):
+        print(f"{count:>7}  {text}")
+    limits = sum(n for text, n in found.refusals.items() if text.startswith(("the decoder", "decoding its pixels")))
+    print(f"{limits:>7}  of all: the decoder crashed or was stopped at a limit, and another was started")
+    own, child = found.peaks
+    print(f"\n{found.violations} violations; peak memory {own / 1e6:.0f} MB, of the decoder {child / 1e6:.0f} MB")
 
 
 KINDS = ("result", "refused", "violation")
@@ -188,8 +220,8 @@ def main() -> int:
     parser.add_argument("--inputs", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", type=int, help="number of one input, to see it again")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that read at the same time")
     args = parser.parse_args()
-    warnings.simplefilter("ignore")
     return run(args)
 
 

@@ -211,11 +211,11 @@ def _read_document(child: subprocess.Popen[bytes], deadline: float) -> dict[str,
 
 
 def _wait(child: subprocess.Popen[bytes], deadline: float, *, writing: bool) -> None:
-    left = max(0.0, deadline - time.monotonic())
     pipe = child.stdin if writing else child.stdout
     assert pipe is not None
-    pipes = [pipe]
-    if not any(select.select([] if writing else pipes, pipes if writing else [], [], left)):
+    waiting = select.poll()
+    waiting.register(pipe.fileno(), select.POLLOUT if writing else select.POLLIN)
+    if not waiting.poll(max(0.0, deadline - time.monotonic()) * 1000):
         raise TimeoutError
 
 

@@ -2,7 +2,7 @@
 
 Makes a series of 512 x 512 slices (a body of smooth parts with noise, so that it compresses as CT does), uncompressed,
 deflated or JPEG-LS. Every reader runs in a process of its own, in turns, on files that the page cache holds. Memory is
-the largest resident set of the process plus that of its children, time is from start to end of the process.
+the largest resident set of the process plus that of its children; wall and CPU time end with the reading.
 
     pip install --target peers --no-deps dicom2nifti nibabel scipy
     python benchmarks/big_series.py --out series --peers peers --slices 1500 --rounds 3
@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -143,10 +144,9 @@ def said(work: Path) -> None:
     if decoder is not None:
         decoder.shared_decoder().close()
     gc.collect()
-    own, children = (
-        resource.getrusage(who).ru_maxrss << 10 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
-    (work / "measured").write_text(json.dumps({"bytes": own + children, "ended": time.time()}))
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    peak, cpu = sum(use.ru_maxrss << 10 for use in used), sum(use.ru_utime + use.ru_stime for use in used)
+    (work / "measured").write_text(json.dumps({"bytes": peak, "cpu": cpu, "ended": time.time()}))
 
 
 READERS: dict[str, Callable[[Path, Path], float]] = {
@@ -157,8 +157,18 @@ READERS: dict[str, Callable[[Path, Path], float]] = {
 }
 
 
-def measured(reader: str, series: Path, out: Path, peers: Path | None) -> tuple[float, float, float]:
-    """Return peak MB, seconds and mean HU of a reader in a process of its own."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """One reading: peak memory in MB, seconds of the clock and of the CPU, mean HU."""
+
+    peak_mb: float
+    wall_s: float
+    cpu_s: float
+    mean_hu: float
+
+
+def measured(reader: str, series: Path, out: Path, peers: Path | None) -> Measured:
+    """Read the series in a process of its own."""
     work = out / "work"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
@@ -169,7 +179,8 @@ def measured(reader: str, series: Path, out: Path, peers: Path | None) -> tuple[
         command, env={**os.environ, "PYTHONPATH": search}, check=True, stdout=subprocess.PIPE, text=True
     )
     found = json.loads((work / "measured").read_text())
-    return found["bytes"] / 1e6, found["ended"] - start, float(done.stdout.split()[-1])
+    mean = float(done.stdout.split()[-1])
+    return Measured(peak_mb=found["bytes"] / 1e6, wall_s=found["ended"] - start, cpu_s=found["cpu"], mean_hu=mean)
 
 
 def compare(args: argparse.Namespace) -> None:
@@ -177,23 +188,29 @@ def compare(args: argparse.Namespace) -> None:
     for name in args.syntaxes:
         series = args.out / f"{name}-{args.slices}"
         make(series, args.slices, SYNTAXES[name])
-        size = sum(path.stat().st_size for path in series.iterdir())  # and the page cache has seen the folder
-        rows: dict[str, list[tuple[float, float, float]]] = {reader: [] for reader in READERS}
+        size = sum(path.stat().st_size for path in series.iterdir())
+        rows: dict[str, list[Measured]] = {reader: [] for reader in READERS}
         for _ in range(args.rounds):
             for reader, found in rows.items():
                 found.append(measured(reader, series, args.out, args.peers))
-        means = {round(mean, 3) for found in rows.values() for _, _, mean in found}
-        print(f"\n{args.slices} slices, {name}, {size / 1e6:.0f} MB; mean HU {sorted(means)}; {args.rounds} rounds")
-        print("| reader | peak memory, MB | ratio | wall time, s | range | ratio |")
-        print("| --- | --- | --- | --- | --- | --- |")
-        first = [statistics.median(column) for column in zip(*rows["slicestream preprocess"], strict=True)]
+        means = sorted({round(one.mean_hu, 3) for found in rows.values() for one in found})
+        print(f"\n{args.slices} slices, {name}, {size / 1e6:.0f} MB; mean HU {means}; medians of {args.rounds} rounds")
+        print("| reader | peak memory, MB | ratio | wall, s | range | ratio | CPU, s | ratio |")
+        print(f"| {'--- | ' * 8}".rstrip())
+        first = medians(rows["slicestream preprocess"])
         for reader, found in rows.items():
-            peak, seconds, _ = (statistics.median(column) for column in zip(*found, strict=True))
-            least, most = (limit(row[1] for row in found) for limit in (min, max))
+            peak, wall, cpu = medians(found)
+            least, most = (limit(one.wall_s for one in found) for limit in (min, max))
             print(
-                f"| {reader} | {peak:.0f} | {peak / first[0]:.2f} | {seconds:.1f} | {least:.1f} to {most:.1f} "
-                f"| {seconds / first[1]:.2f} |"
+                f"| {reader} | {peak:.0f} | {peak / first[0]:.2f} | {wall:.1f} | {least:.1f} to {most:.1f} "
+                f"| {wall / first[1]:.2f} | {cpu:.1f} | {cpu / first[2]:.2f} |"
             )
+
+
+def medians(found: list[Measured]) -> tuple[float, float, float]:
+    """Return the median peak memory, wall time and CPU time."""
+    peak, wall, cpu = zip(*((one.peak_mb, one.wall_s, one.cpu_s) for one in found), strict=True)
+    return statistics.median(peak), statistics.median(wall), statistics.median(cpu)
 
 
 def main() -> None:

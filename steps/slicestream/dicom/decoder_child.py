@@ -78,8 +78,12 @@ def main() -> None:
 
 def decoded(frame: dict[str, Any], data: bytes) -> Any:
     """Return the array (row, column) of one frame of encapsulated pixel data."""
+    from pydicom.encaps import generate_frames
     from pydicom.pixels.decoders.base import get_decoder
 
+    claimed = size_of(next(generate_frames(data, number_of_frames=1)))
+    if claimed is not None and claimed != (frame["rows"], frame["columns"]):  # a codec may go on for long at more
+        raise ValueError(f"codestream of {claimed[0]} x {claimed[1]} pixels")
     options: dict[str, Any] = {
         "rows": frame["rows"],
         "columns": frame["columns"],
@@ -95,6 +99,25 @@ def decoded(frame: dict[str, Any], data: bytes) -> Any:
     syntax = frame["syntax"]
     pixels, _ = get_decoder(syntax).as_array(data, decoding_plugin=PLUGINS[syntax], **options)
     return pixels.astype(pixels.dtype.newbyteorder("<"), order="C", copy=False)
+
+
+def size_of(codestream: bytes) -> tuple[int, int] | None:
+    """Return the rows and columns that a codestream claims (T.800 A.5.1, T.81 B.2.2, T.87 C.2.2), else None."""
+    if codestream[:4] == b"\xff\x4f\xff\x51":
+        if len(codestream) < 24:
+            return None
+        right, bottom, left, top = struct.unpack_from(">4I", codestream, 8)
+        return bottom - top, right - left
+    if codestream[:2] != b"\xff\xd8":
+        return None
+    place = 2
+    while place + 9 <= len(codestream) and codestream[place] == 0xFF:
+        marker, length = codestream[place + 1], int.from_bytes(codestream[place + 2 : place + 4], "big")
+        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
+            rows, columns = struct.unpack_from(">2H", codestream, place + 5)
+            return rows, columns
+        place += 1 if marker == 0xFF else 2 + length
+    return None
 
 
 def lock_down(memory_bytes: int) -> None:

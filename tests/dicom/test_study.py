@@ -149,6 +149,15 @@ def test_what_is_no_volume_is_set_aside_with_its_reason_and_the_rest_goes_on(wha
     assert (tmp_path / "strict").exists() != stops
 
 
+def test_a_file_whose_meta_information_is_damaged_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = ct_slice(tmp_path / "cohort" / "0", z_mm=0, SOPClassUID=None)
+    path.write_bytes(path.read_bytes().replace(b"\x02\x00\x02\x00UI", b"\x02\x00\x02\x00U\x7f"))
+    assert preprocess(tmp_path / "cohort", tmp_path / "out") == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_an_error_stays_one_line_whatever_else_was_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made(tmp_path / "cohort", PatientID=None, PixelSpacing=["0", "0"])
     text(tmp_path / "cohort" / "README")

@@ -99,7 +99,8 @@ def _no_dicom(path: Path) -> Finding:
 
 
 def _kind_of(header: Dataset, path: Path) -> CtFile | Finding:
-    kind = _uid(optional(header, "SOPClassUID", path) or header.file_meta.get("MediaStorageSOPClassUID", ""))
+    stated = optional(header, "SOPClassUID", path) or optional(header.file_meta, "MediaStorageSOPClassUID", path)
+    kind = _uid(stated or "")
     name = one_line(kind.name)
     if kind == MediaStorageDirectoryStorage:
         return Finding(

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pydicom import config
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import (
+    UID,
     CTImageStorage,
     DeflatedExplicitVRLittleEndian,
     EnhancedCTImageStorage,
@@ -115,10 +117,9 @@ class FramePixels:
 
     def _open(self, path: Path) -> None:
         self._parts, self._path = [], None
-        syntax = read_dicom(path, specific_tags=["SOPClassUID"], stop_before_pixels=True).file_meta.get(
-            "TransferSyntaxUID"
-        )
-        if syntax is None or not syntax.is_transfer_syntax:
+        head = read_dicom(path, specific_tags=["SOPClassUID"], stop_before_pixels=True)
+        syntax = UID(str(needed(head.file_meta, "TransferSyntaxUID", path)), validation_mode=config.IGNORE)
+        if not syntax.is_transfer_syntax:
             raise SeriesError(f"{path}: transfer syntax {syntax}; need one of DICOM. Fetch it again.")
         plain = not syntax.is_encapsulated and syntax != DeflatedExplicitVRLittleEndian
         read = read_dicom(path, specific_tags=["NumberOfFrames", "PixelData"], defer_size=1 if plain else None)

@@ -193,6 +193,7 @@ def compare(args: argparse.Namespace) -> None:
         for _ in range(args.rounds):
             for reader, found in rows.items():
                 found.append(measured(reader, series, args.out, args.peers))
+                print(f"{name}, {reader}: {found[-1]}", file=sys.stderr, flush=True)
         means = sorted({round(one.mean_hu, 3) for found in rows.values() for one in found})
         print(f"\n{args.slices} slices, {name}, {size / 1e6:.0f} MB; mean HU {means}; medians of {args.rounds} rounds")
         print("| reader | peak memory, MB | ratio | wall, s | range | ratio | CPU, s | ratio |")

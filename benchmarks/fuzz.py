@@ -171,6 +171,8 @@ def examine(seed: int, inputs: range, *, aloud: bool = False) -> Found:
             if outcome == "violation" or aloud:
                 said = reason if aloud else reason.splitlines()[0]
                 print(f"input {index} ({name}, {kind}): {outcome} {said}", flush=True)
+            if (done := found.outcomes.total()) % 500 == 0:
+                print(f"inputs {inputs}: {done} read, {found.violations} violations", file=sys.stderr, flush=True)
     shared_decoder().close()
     own, child = (resource.getrusage(who).ru_maxrss << 10 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     found.peaks = (own, child)

@@ -334,3 +334,11 @@ def test_a_text_of_megabytes_is_not_unpacked(tmp_path: Path) -> None:
     )
     with pytest.raises(StudyError, match=r"text\.dcm: RescaleSlope holds 4000000 bytes; need at most 65536"):
         read_hounsfield(path)
+
+
+def test_pixel_data_that_is_called_text_is_one_line(tmp_path: Path) -> None:
+    path = slice_in(tmp_path / "a.dcm", RLELossless)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"\xe0\x7f\x10\x00OB", b"\xe0\x7f\x10\x00UT"))
+    with pytest.raises(StudyError, match=r"a\.dcm: [^\n]*$"):
+        read_hounsfield(path)

@@ -164,7 +164,12 @@ def _decoded(image: Dataset, cells: _Cells, path: Path) -> NDArray[np.integer]:
             bits_stored=cells.stored,
             signed=cells.signed,
         )
-        return shared_decoder().decode(frame, bytes(needed(image, "PixelData", path)), path)
+        data = needed(image, "PixelData", path)
+        if not isinstance(data, bytes):
+            raise SeriesError(
+                f"{path}: PixelData is no bytes (its value representation is another); damaged. Fetch it again."
+            )
+        return shared_decoder().decode(frame, data, path)
     pixels = _uncompressed(image, path)
     if pixels.shape != size or pixels.dtype.itemsize * 8 != cells.allocated:
         raise SeriesError(f"{path}: pixels {pixels.shape}, header {rows} x {columns}. Fetch it again.")

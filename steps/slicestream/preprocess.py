@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slicestream.dicom.account import Account
-from slicestream.dicom.annotations.consensus import Consensus
-from slicestream.dicom.annotations.find import Annotations, Choice, find_annotations, place_of
+from slicestream.dicom.annotations import options
+from slicestream.dicom.annotations.find import Annotations, find_annotations, place_of
 from slicestream.dicom.annotations.reference import reference_of
 from slicestream.dicom.identity import IdentityWriter
 from slicestream.dicom.manifest import Finding, manifest_text
@@ -79,21 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="stop, and write nothing, where CT is found that cannot be used (else it is set aside and listed)",
     )
-    parser.add_argument(
-        "--annotations",
-        type=Path,
-        help="folder to look for annotations in, and nowhere else; without it they are looked for in the cohort",
-    )
-    parser.add_argument("--structure", help="name or pattern of the structure to take, of formats that have several")
-    parser.add_argument(
-        "--consensus",
-        default="majority",
-        help="how LIDC-IDRI's readers become one: majority (of those who drew the nodule; default), any, all, level-N "
-        "(N readers at least) or staple",
-    )
-    parser.add_argument(
-        "--minimum-readers", type=int, default=1, help="leave out nodules that fewer readers drew (default: 1)"
-    )
+    options.add_arguments(parser)
     parser.add_argument("--dry-run", action="store_true", help="list what would leave the laptop; write nothing")
     parser.add_argument("--out", type=Path, default=Path(), help="folder to write into (default: here)")
 
@@ -103,25 +89,23 @@ def run(args: argparse.Namespace) -> None:
     index, count = _share(args.share)
     if not 0 <= args.negatives <= 1:
         raise OptionError(f"--negatives {args.negatives}: need a share from 0 to 1.")
-    consensus = Consensus(rule=args.consensus, minimum_readers=args.minimum_readers)
-    choice = Choice(structure=args.structure, consensus=consensus)
+    choice = options.choice_of(args)
     key = read_key(args.pseudonym_key)
     excluded = _excluded(args.exclude)
     cohort = find_cohort(args.cohort, excluded)
     more = _backgrounds(args.backgrounds, excluded, cohort) if args.backgrounds and index == 1 else None
     backgrounds = list(more.patients) if more else []
     patients = share_of(cohort.patients, index, count)
-    account, annotations = Account(strict=args.strict), _annotations(args, cohort, choice)
-    drawn = annotations.paths
+    annotations = find_annotations(options.folders_of(args), cohort, choice)
+    account, drawn = Account(strict=args.strict), annotations.paths
     for finding in (*cohort.findings, *(more.findings if more else ())):
-        is_drawing = finding.path in drawn
-        account.set_aside(finding.as_annotation() if is_drawing else finding, listed=index == 1)
+        account.set_aside(finding.as_annotation() if finding.path in drawn else finding, listed=index == 1)
     if args.dry_run:
         listed = _all_series(patients, account, pixels=False)
         _print_plan(listed, key, args.negatives, backgrounds, _Found(account=account, annotations=annotations))
         _check_usable(account, cohort, args.cohort, patients)
         _tell(cohort, account)
-        _say_notes(annotations, cohort, index)
+        annotations.tell(_say, cohort, all_series=index == 1)
         return
     tag = f"{index}of{count}"
     with staged(args.out) as room, recorded("preprocess", room, tag=tag) as record:
@@ -135,12 +119,10 @@ def run(args: argparse.Namespace) -> None:
         share.write_lists(tag, f"{index}/{count}", cohort.excluded if index == 1 else 0)
         text = manifest_text(account.findings(), root=args.cohort, share=f"{index}/{count}")
         _private(room / f"manifest-{tag}.json").write_text(text, encoding="utf-8")
-        record.parameters = {
-            **{"share": args.share, "negatives": args.negatives, "excluded_patients": cohort.excluded},
-            **{"consensus": args.consensus, "minimum_readers": args.minimum_readers},
-        }
+        record.parameters = {"share": args.share, "negatives": args.negatives, "excluded_patients": cohort.excluded}
+        record.parameters |= options.recorded(args)
         record.versions |= {name: version(name) for name in _LIBRARIES}
-    _say_notes(annotations, cohort, index)
+    annotations.tell(_say, cohort, all_series=index == 1)
     _summarise(share, cohort)
 
 
@@ -319,12 +301,6 @@ def _backgrounds(folder: Path, excluded: list[str], cohort: Cohort) -> Cohort:
     return found
 
 
-def _annotations(args: argparse.Namespace, cohort: Cohort, choice: Choice) -> Annotations:
-    """Look for annotations where --annotations says, else beside the scans."""
-    folders = [args.annotations] if args.annotations else [f for f in (args.cohort, args.backgrounds) if f]
-    return find_annotations(folders, cohort, choice)
-
-
 def _print_plan(
     listed: Iterable[tuple[Patient, Series]],
     key: bytes,
@@ -362,11 +338,6 @@ def _print_plan(
         "stays here: names, dates, UIDs, positions in the scanner, file names, DICOM headers (.identity), references."
     )
     print("dry run: nothing was written.")
-
-
-def _say_notes(annotations: Annotations, cohort: Cohort, share: int) -> None:
-    for note in annotations.notes(cohort, all_series=share == 1):
-        _say(note)
 
 
 def _summarise(share: _Share, cohort: Cohort) -> None:

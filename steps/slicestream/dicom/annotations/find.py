@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from itertools import combinations
@@ -126,9 +126,10 @@ class Annotations:
             self._said[what if count.isdecimal() else note] += int(count) if count.isdecimal() else 1
         return drawing
 
-    def notes(self, cohort: Cohort, *, all_series: bool) -> Iterator[str]:
-        """Yield what there is to say of the series so far and, if asked for, of annotations of none in the cohort."""
-        yield from (f"{what}: {count}" for what, count in sorted(self._said.items()))
+    def tell(self, say: Callable[[str], None], cohort: Cohort, *, all_series: bool) -> None:
+        """Say what there is to say of the series so far and, if asked for, of annotations of none in the cohort."""
+        for what, number in sorted(self._said.items()):
+            say(f"{what}: {number}")
         lost = {uid: sources for uid, sources in self._of_series.items() if uid not in self._seen}
         if not (lost and all_series):
             return
@@ -136,7 +137,7 @@ class Annotations:
         there = {text_of(_header(path), "SeriesInstanceUID", path) for path in firsts}
         left = [s for uid, sources in lost.items() if uid not in there for s in sources if s not in self._placed]
         for kind, count in sorted(Counter(source.kind for source in left).items()):
-            yield f"annotations ({kind}) of series that are not in the cohort: {count}"
+            say(f"annotations ({kind}) of series that are not in the cohort: {count}")
 
     def _sources(self, series: Series) -> list[_Source]:
         found = list(self._of_series.get(series.uid, ()))

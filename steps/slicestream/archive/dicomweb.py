@@ -115,7 +115,7 @@ class DicomWeb:
                     f"{self._address}: does not take {files[0].path.name}{' and others' if len(files) > 1 else ''}: "
                     f"HTTP {response.status}{text}. {_advice(response.status)}"
                 )
-            answer = self._json(content(response))
+            answer = self._json(content(response, where=str(self._address)))
         failures = _failures(answer, sent)
         done |= sent - set(failures)
         return failures
@@ -147,7 +147,7 @@ class DicomWeb:
                 )
             if response.status != 200:
                 raise ArchiveError(f"{self._address}: HTTP {response.status}{said(response)} for {path}")
-            found = self._json(content(response))
+            found = self._json(content(response, where=str(self._address)))
         if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
             raise ArchiveError(f"{self._address}: answers with other than a list; need DICOMweb. Check the address.")
         return found

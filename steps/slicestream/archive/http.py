@@ -98,13 +98,13 @@ def pieces(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
         yield piece
 
 
-def content(response: urllib3.BaseHTTPResponse) -> bytes:
+def content(response: urllib3.BaseHTTPResponse, *, where: str) -> bytes:
     """Return the content. Raises ArchiveError where it is over LONGEST_JSON bytes, TransientError."""
     whole = bytearray()
     for piece in pieces(response):
         whole += piece
         if len(whole) > LONGEST_JSON:
-            raise ArchiveError(f"the archive gives an answer of over {LONGEST_JSON} bytes. Narrow the question.")
+            raise ArchiveError(f"{where}: gives an answer of over {LONGEST_JSON} bytes. Narrow the question.")
     return bytes(whole)
 
 

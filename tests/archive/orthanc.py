@@ -96,7 +96,7 @@ class Orthanc:
         )
         log.close()
         end = time.monotonic() + START_S
-        while not all(map(_listens, (self.http, self.dicom))):
+        while not all(map(listens, (self.http, self.dicom))):
             assert self.process.poll() is None, (self.folder / "log").read_text()[-2000:]
             assert time.monotonic() < end, "Orthanc does not come up"
             time.sleep(0.05)
@@ -128,7 +128,7 @@ class Orthanc:
         return int(self.rest("/statistics")["CountInstances"])
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex(("127.0.0.1", port)) == 0

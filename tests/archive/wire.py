@@ -20,38 +20,37 @@ class Relay:
     cut_after: int = 0
     upwards: bool = True  # counts what the client sends, else what the archive answers
     stall: bool = False  # pass nothing on any more, instead of closing
+    pause_s: float = 0  # after each piece of up to 16 kB
     on_cut: Callable[[], object] = lambda: None
     passed: list[int] = field(default_factory=list)  # bytes upwards, by connection
     cuts: int = 0
     port: int = 0
+    threads: list[threading.Thread] = field(default_factory=list)
     over: threading.Event = field(default_factory=threading.Event)
 
     def serve(self, listener: socket.socket) -> None:
         with suppress(OSError):
             while True:
                 client, _ = listener.accept()
-                threading.Thread(target=self._join, args=(client,), daemon=True).start()
+                self.threads.append(threading.Thread(target=self._join, args=(client,), daemon=True))
+                self.threads[-1].start()
 
     def _join(self, client: socket.socket) -> None:
-        try:
-            archive = socket.create_connection(("127.0.0.1", self.to))
-        except OSError:
-            client.close()
-            return
-        index = len(self.passed)
-        self.passed.append(0)
-        back = threading.Thread(target=self._pump, args=(archive, client, index, False), daemon=True)
-        back.start()
-        self._pump(client, archive, index, True)
-        back.join()
-        client.close()
-        archive.close()
+        with suppress(OSError), client, socket.create_connection(("127.0.0.1", self.to)) as archive:
+            index = len(self.passed)
+            self.passed.append(0)
+            back = threading.Thread(target=self._pump, args=(archive, client, index, False), daemon=True)
+            back.start()
+            self._pump(client, archive, index, True)
+            back.join()
 
     def _pump(self, source: socket.socket, sink: socket.socket, index: int, upwards: bool) -> None:
         seen = 0
         with suppress(OSError):
             while data := source.recv(16384):
                 seen += len(data)
+                if self.pause_s:
+                    self.over.wait(self.pause_s)
                 if upwards:
                     self.passed[index] += len(data)
                 if self.cut_after and not self.cuts and upwards == self.upwards and seen > self.cut_after:
@@ -78,6 +77,8 @@ def relay(to: int, **settings: object) -> Iterator[Relay]:
         finally:
             between.over.set()
             listener.shutdown(socket.SHUT_RDWR)
+            for thread in between.threads:
+                thread.join(5)
 
 
 @dataclass

@@ -171,9 +171,7 @@ def _failures(answer: Any, sent: set[str]) -> dict[str, str]:
     for item in _values(whole, STORED):
         if warning := _text(item, "00081196"):
             failures[_text(item, "00081155")] = f"stored, but {reason_text(warning)}"
-    return {uid: reason for uid, reason in failures.items() if uid in sent} or (
-        {min(sent): next(iter(failures.values()))} if failures else {}
-    )
+    return {uid: reason for uid, reason in failures.items() if uid in sent}
 
 
 def _advice(status: int) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,10 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at run 
 
 from slicestream.archive.address import Address
 from slicestream.archive.faults import told
-from slicestream.archive.instances import Instance, LocalFile, Series, Study, checked_uid
+from slicestream.archive.instances import Instance, LocalFile, Series, Study, checked_uid, is_uid
 from slicestream.archive.patience import ANSWER_S, CONNECT_S, TransientError
 from slicestream.archive.reasons import NotOfferedError, reason_text
+from slicestream.archive.watch import Watch, hang_up
 from slicestream.errors import ArchiveError
 
 _config.STORE_SEND_CHUNKED_DATASET = True  # files go as they are, a piece at a time
@@ -40,6 +40,8 @@ LABELMAP = "Label Map Segmentation Storage"  # a name that pydicom does not know
 PENDING, SUCCESS, OUT_OF_RESOURCES = (0xFF00, 0xFF01), 0x0000, 0xA700
 MOST_CONTEXTS = 128  # PS3.8 9.3.2.2: odd numbers of one byte
 PDU_BYTES = 128 * 1024  # of what the archive sends at once; what we send, it says
+MESSAGE_S = 1200.0  # for a whole message, with an instance in it
+SUB_OPERATION_FAILED = 0xB000
 MOST_ANSWERS = 1_000_000
 
 # One context for each, so that the archive need not convert what it has.
@@ -62,6 +64,7 @@ class Dimse:
         self._inbox: _Inbox | None = None
         self._sockets: dict[int, socket.socket] = {}  # by association
         self._aborted_us = False
+        self._watch = Watch()
 
     def close(self, *, broken: bool = False) -> None:
         """Release the associations; where something is `broken`, ask nothing more of the archive and hang up."""
@@ -80,7 +83,7 @@ class Dimse:
                 description=_text(found, "StudyDescription"),
                 modalities=tuple(_text(found, "ModalitiesInStudy").replace("\\", " ").split()),
             )
-            for found, _ in zip(self._find("STUDY", asked, shown), range(limit), strict=False)
+            for found in self._find("STUDY", asked, shown, limit=limit)
         ]
 
     def series(self, study: str) -> list[Series]:
@@ -119,6 +122,8 @@ class Dimse:
 
     def fetch(self, instance: Instance, path: Path) -> None:
         """Write an instance as the archive sends it: its own transfer syntax where it can. Raises as `store`."""
+        if not is_uid(instance.sop_class):
+            raise NotOfferedError(f"{self._address}: does not say of what class {instance.uid} is. Use DICOMweb.")
         kinds = (GET, instance.sop_class)
         contexts = [build_context(GET), *(build_context(instance.sop_class, ts) for ts in TRANSFER_SYNTAXES)]
         association = self._association(kinds, contexts, [build_role(instance.sop_class, scp_role=True)])
@@ -132,12 +137,14 @@ class Dimse:
         query = _query("IMAGE", {
             "StudyInstanceUID": instance.study, "SeriesInstanceUID": instance.series, "SOPInstanceUID": instance.uid,
         })  # fmt: skip
-        for status, _ in association.send_c_get(query, GET):
-            code = self._status(status, kinds)
-            if inbox.full:
-                raise inbox.full
-            if code not in (*PENDING, SUCCESS):
-                raise ArchiveError(f"{self._address}: {instance.uid}: C-GET failed: {reason_text(code)}")
+        with self._watch.over(self._sockets.get(id(association))):
+            for status, _ in association.send_c_get(query, GET):
+                code = self._status(status, kinds)
+                if inbox.full:
+                    raise inbox.full
+                if code not in (*PENDING, SUCCESS):
+                    reason = "it cannot send it" if code == SUB_OPERATION_FAILED else reason_text(code)
+                    raise ArchiveError(f"{self._address}: {instance.uid}: C-GET failed: {reason}")
         if not inbox.got:
             raise ArchiveError(f"{self._address}: {instance.uid}: is not given back; nothing by that UID is there")
 
@@ -167,7 +174,8 @@ class Dimse:
                     f"it takes no {_name(kind[0])} in {_name(kind[1])} (no presentation context)"
                 )
                 continue
-            code = self._status(association.send_c_store(file.path), kinds)
+            with self._watch.over(self._sockets.get(id(association))):
+                code = self._status(association.send_c_store(file.path), kinds)
             if code == SUCCESS:
                 done.add(file.instance.uid)
             else:
@@ -177,20 +185,25 @@ class Dimse:
     def _receive(self, event: evt.Event) -> int:
         return self._inbox.take(event) if self._inbox else OUT_OF_RESOURCES
 
-    def _find(self, level: str, asked: dict[str, str], shown: Sequence[str]) -> Iterator[Dataset]:
+    def _find(
+        self, level: str, asked: dict[str, str], shown: Sequence[str], *, limit: int = MOST_ANSWERS
+    ) -> list[Dataset]:
         association = self._association((FIND,), [build_context(FIND)])
         if not association.accepted_contexts:
             self._drop((FIND,))
             raise NotOfferedError(f"{self._address}: does not offer C-FIND to {self._calling}")
-        answers = association.send_c_find(_query(level, asked | dict.fromkeys(shown, "")), FIND)
-        for number, (status, found) in enumerate(answers):
-            code = self._status(status, (FIND,))
-            if code not in (*PENDING, SUCCESS):
-                raise ArchiveError(f"{self._address}: C-FIND failed: {reason_text(code)}. Ask its administrator.")
-            if number > MOST_ANSWERS:
-                raise ArchiveError(f"{self._address}: over {MOST_ANSWERS} answers to one question. Narrow it.")
-            if found is not None:
-                yield found
+        answers: list[Dataset] = []
+        with self._watch.over(self._sockets.get(id(association))):
+            for status, found in association.send_c_find(_query(level, asked | dict.fromkeys(shown, "")), FIND):
+                code = self._status(status, (FIND,))
+                if code not in (*PENDING, SUCCESS):
+                    raise ArchiveError(f"{self._address}: C-FIND failed: {reason_text(code)}. Ask its administrator.")
+                if found is not None:
+                    answers.append(found)
+                if len(answers) == limit:
+                    self._drop((FIND,), broken=True)  # what else it has to say must not answer the next question
+                    break
+        return answers
 
     def _status(self, status: Dataset, kinds: tuple[str, ...]) -> int:
         if "Status" not in status:
@@ -207,8 +220,7 @@ class Dimse:
             return
         connection = self._sockets.pop(id(association), None)
         if connection is not None and broken:
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)  # first: pynetdicom waits for ever for one that hangs
+            hang_up(connection)  # first: pynetdicom waits for ever for one that is silent
         elif association.is_established:
             association.release()
         if association.is_alive():
@@ -224,7 +236,11 @@ class Dimse:
             opened.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._sockets[id(event.assoc)] = opened.socket
 
+    def _sent(self, event: evt.Event) -> None:
+        self._watch.sign()
+
     def _heard(self, event: evt.Event) -> None:
+        self._watch.sign()
         self._aborted_us |= isinstance(getattr(event, "pdu", None), A_ABORT_RQ)
 
     def _association(
@@ -241,13 +257,15 @@ class Dimse:
         self._reach()
         entity = AE(ae_title=self._calling)
         entity.connection_timeout = CONNECT_S
-        entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = ANSWER_S
+        entity.acse_timeout = entity.network_timeout = ANSWER_S
+        entity.dimse_timeout = MESSAGE_S
         entity.maximum_pdu_size = PDU_BYTES
         self._aborted_us = False
         handlers: list[Any] = [
             (evt.EVT_C_STORE, self._receive),
             (evt.EVT_CONN_OPEN, self._connected),
             (evt.EVT_PDU_RECV, self._heard),
+            (evt.EVT_PDU_SENT, self._sent),
         ]
         opened = entity.associate(
             self._address.host,

@@ -54,7 +54,7 @@ TRANSFER_SYNTAXES = [
 
 
 class Dimse:
-    """One archive that speaks DIMSE. An association lives as long as its kind of question does."""
+    """One archive that speaks DIMSE. One association is open at a time, as long as its kind of question lasts."""
 
     reads_back = "C-GET"
 
@@ -253,7 +253,8 @@ class Dimse:
         known = self._open.get(kinds)
         if known is not None and known.is_established:
             return known
-        self._drop(kinds)
+        for other in list(self._open):  # one at a time: there are archives that let the second one wait for the first
+            self._drop(other)
         self._reach()
         entity = AE(ae_title=self._calling)
         entity.connection_timeout = CONNECT_S

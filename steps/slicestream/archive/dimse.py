@@ -256,11 +256,6 @@ class Dimse:
         for other in list(self._open):  # one at a time: there are archives that let the second one wait for the first
             self._drop(other)
         self._reach()
-        entity = AE(ae_title=self._calling)
-        entity.connection_timeout = CONNECT_S
-        entity.acse_timeout = entity.network_timeout = ANSWER_S
-        entity.dimse_timeout = MESSAGE_S
-        entity.maximum_pdu_size = PDU_BYTES
         self._aborted_us = False
         handlers: list[Any] = [
             (evt.EVT_C_STORE, self._receive),
@@ -268,7 +263,7 @@ class Dimse:
             (evt.EVT_PDU_RECV, self._heard),
             (evt.EVT_PDU_SENT, self._sent),
         ]
-        opened = entity.associate(
+        opened = _entity(self._calling).associate(
             self._address.host,
             self._address.port,
             contexts=contexts,
@@ -307,6 +302,15 @@ class Dimse:
                     self._shake_hands(self._tls, plain)
         except OSError as error:
             raise told(error, self._address) from error
+
+
+def _entity(title: str) -> AE:
+    entity = AE(ae_title=title)
+    entity.connection_timeout = CONNECT_S
+    entity.acse_timeout = entity.network_timeout = ANSWER_S
+    entity.dimse_timeout = MESSAGE_S
+    entity.maximum_pdu_size = PDU_BYTES
+    return entity
 
 
 def _name(uid: str) -> str:

@@ -70,10 +70,12 @@ lint: setup ## style, types, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Debian tools that the tests ask for a second opinion; elsewhere they say what is missing.
+# Debian tools that the tests ask for a second opinion; elsewhere they say what is missing. The tests start an Orthanc of
+# their own: the package's service, which would listen to the whole network, is not to start.
 debian: debian-packages.txt
 	@missing=$$(dpkg-query -W -f '$${Package}\n' 2>/dev/null | sort | comm -13 - <(sort $<)); \
 	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    case " $$missing " in *[[:space:]]orthanc[[:space:]]*) systemctl mask --quiet orthanc 2>/dev/null;; esac; \
 	    apt-get update -qq && apt-get install -y -qq --no-install-recommends $$missing >/dev/null; fi
 
 workflows/tests/cohort: | setup

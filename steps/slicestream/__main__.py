@@ -27,6 +27,8 @@ COMMANDS = {
     **STEPS,
     "check": "find what is wrong with workflow files and sites before a run does",
     "clean": "remove what killed runs left on the sites",
+    "pull": "fetch a study from an image archive (DICOMweb or DIMSE)",
+    "push": "send results to an image archive (DICOMweb or DIMSE) and read them back",
 }
 STORAGE_ERRORS = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.ENOENT}
 

@@ -11,7 +11,8 @@ SliceStreamError
 ├── OutputError       a place that cannot be written to
 ├── WorkflowError     a CWL or StreamFlow file that is not valid
 │   └── BindingError  a StreamFlow file that would send identities off this machine
-└── SiteError         a compute site that cannot be reached or used
+├── SiteError         a compute site that cannot be reached or used
+└── ArchiveError      an image archive that cannot be reached, or that does not give or keep what it should
 
 A message says where, what was found, what is needed and what to do next.
 """
@@ -67,3 +68,7 @@ class BindingError(WorkflowError):
 
 class SiteError(SliceStreamError):
     """A compute site cannot be reached or used."""
+
+
+class ArchiveError(SliceStreamError):
+    """An image archive cannot be reached, or does not give or keep what it should."""

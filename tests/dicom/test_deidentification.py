@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import re
+from collections import Counter
 from pathlib import Path
 
 import highdicom as hd
 import numpy as np
+import pydicom
 import pytest
 from dicomanonymizer.dicom_anonymization_databases import dicomfields_2026c as independent
 from pydicom import DataElement, Dataset, dcmread
@@ -20,6 +22,7 @@ from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian, Implicit
 import canary
 from ct_files import ct_series, ct_slice
 from output_cases import SERIES, dciodvfy
+from slicestream.dicom.burned_in import why_aside
 from slicestream.dicom.confidentiality import PRIVATE, Options, action_of, row_of, table, type_in_iod
 from slicestream.dicom.deidentification import Deidentifier, read_whole, write_deidentified
 from slicestream.dicom.pseudonyms import pseudonym
@@ -372,6 +375,54 @@ def report(segmentation: Dataset, source: list[Dataset]) -> Dataset:
 
 def references(dataset: Dataset) -> set[str]:
     return {str(e.value) for e in dataset.iterall() if e.keyword == "ReferencedSOPInstanceUID"}
+
+
+def test_a_text_that_the_table_does_not_have_goes_where_it_names_the_patient(tmp_path: Path) -> None:
+    source = ct_slice(
+        tmp_path / "a.dcm",
+        z_mm=0.0,
+        patient="MRN-41725",
+        PatientName="Quokka^Ann",
+        ConvolutionKernel="B40f",
+        SoftwareVersions="rev QUOKKA_3",
+        FilterType="41725",
+        ManufacturerModelName="Annex 7",
+    )
+    after = cleaned(source, tmp_path / "b.dcm")
+    assert [after.SoftwareVersions, after.FilterType] == ["ANONYMIZED"] * 2
+    assert [after.ConvolutionKernel, after.ManufacturerModelName] == ["B40f", "Annex 7"]
+
+
+def test_each_of_several_uids_of_an_element_is_mapped(tmp_path: Path) -> None:
+    source = ct_slice(tmp_path / "a.dcm", z_mm=0.0, IrradiationEventUID=["1.2.3.7", "1.2.3.8"])
+    after = cleaned(source, tmp_path / "b.dcm")
+    expected = Deidentifier(KEY, Options())
+    assert list(after.IrradiationEventUID) == [expected.uid("1.2.3.7"), expected.uid("1.2.3.8")]
+
+
+def test_every_file_of_pydicom_is_done_set_aside_or_refused(tmp_path: Path) -> None:
+    outcomes: Counter[str] = Counter()
+    files = [path for path in (Path(pydicom.__file__).parent / "data").rglob("*") if path.is_file()]
+    for path in files:
+        target = tmp_path / "out.dcm"
+        target.unlink(missing_ok=True)
+        try:
+            before = read_whole(path)
+            if why_aside(before, path):
+                outcomes["aside"] += 1
+                continue
+            name, pixels = str(before.get("PatientName", "")), before.get("PixelData")
+            Deidentifier(KEY, Options(dates=True)).deidentify(before, path)
+            write_deidentified(before, target, path)
+        except StudyError:
+            outcomes["refused"] += 1
+            continue
+        after = dcmread(target)
+        assert after.get("PixelData") == pixels, path
+        assert len(name) < 4 or name not in str(after), path
+        outcomes["done"] += 1
+    assert outcomes.total() == len(files)
+    assert outcomes["done"] >= 80
 
 
 def test_segmentation_and_report_still_reference_the_images(joined) -> None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import uuid
 import warnings
 from collections import Counter
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from pydicom import DataElement, Dataset
 from pydicom.datadict import dictionary_has_tag
@@ -25,7 +27,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from slicestream import __version__
 from slicestream.dicom.confidentiality import Options, action_of, edition, row_of, type_in_iod
-from slicestream.dicom.files import one_line, read_dicom, text_of
+from slicestream.dicom.files import needed, one_line, read_dicom, text_of
 from slicestream.dicom.pseudonyms import pseudonym
 from slicestream.errors import StudyError
 from slicestream.volumes.files import atomic_path
@@ -35,6 +37,12 @@ _PIXELS = 0x7FE0
 _UNDEFINED = 0xFFFFFFFF
 _MOST_DAYS = 3650
 _WORDS = {"X": "removed", "Z": "emptied", "D": "dummy", "U": "UID mapped", "K": "kept", "C": "cleaned"}
+_SHORTEST_WORD = 4
+_NAMES = (
+    *("PatientName", "PatientID", "OtherPatientIDs", "OtherPatientNames", "PatientBirthName", "AccessionNumber"),
+    *("PatientMotherBirthName", "AdmissionID"),
+)
+_FREE = {"LO", "LT", "SH", "ST", "UC", "UR", "UT"}
 _DUMMIES: dict[str, object] = {
     **dict.fromkeys(("AE", "CS", "LO", "LT", "PN", "SH", "ST", "UC", "UT"), DUMMY),
     **dict.fromkeys(("OB", "OD", "OF", "OL", "OV", "OW", "UN"), b"\0" * 8),
@@ -55,7 +63,7 @@ def read_whole(path: Path) -> Dataset:
     """Return the dataset of a file that is all there; pydicom passes over a missing end. Raises StudyError."""
     dataset = read_dicom(path)
     for tag in dataset.keys():  # noqa: SIM118
-        element = dataset.get_item(tag)
+        element: Any = dataset.get_item(tag)  # as it was read, not yet parsed
         if isinstance(element, RawDataElement) and element.length not in (_UNDEFINED, len(element.value or b"")):
             raise StudyError(
                 f"{path}: truncated: {len(element.value or b'')} of {element.length} bytes of {tag}; "
@@ -84,7 +92,10 @@ class Deidentifier:
     def deidentify(self, dataset: Dataset, path: Path) -> str:
         """Take the identity out of a dataset, in place; return the patient's pseudonym. Raises StudyError."""
         identity = text_of(dataset, "PatientID", path) or f"study {text_of(dataset, 'StudyInstanceUID', path)}"
-        work = _Work(parent=self, days=self._days(identity), sop_class=text_of(dataset, "SOPClassUID", path))
+        sop_class = str(needed(dataset, "SOPClassUID", path))
+        needed(dataset, "SOPInstanceUID", path)
+        words = _identifying_words(dataset, path)
+        work = _Work(parent=self, days=self._days(identity), sop_class=sop_class, words=words)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -127,8 +138,9 @@ class Deidentifier:
 class _Work:
     """One dataset being cleaned: its SOP class decides types, its patient the shift of dates."""
 
-    def __init__(self, *, parent: Deidentifier, days: int, sop_class: str) -> None:
+    def __init__(self, *, parent: Deidentifier, days: int, sop_class: str, words: frozenset[str]) -> None:
         self._parent = parent
+        self._words = words
         self._days = days
         self._sop_class = sop_class
 
@@ -197,6 +209,9 @@ class _Work:
         elif (scrub and _is_text(element)) or (in_content and element.keyword == "TextValue"):
             self._make_dummy(element)
             counts[label, _WORDS["D"]] += 1
+        elif element.VR in _FREE and self._words.intersection(_words_of(str(element.value))):
+            self._make_dummy(element)
+            counts[label, "dummy: named the patient"] += 1
 
     def _make_dummy(self, element: DataElement) -> None:
         if element.is_empty:
@@ -253,6 +268,15 @@ def _renew_meta(dataset: Dataset) -> None:
     meta.TransferSyntaxUID = source.get("TransferSyntaxUID") or usual
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = dataset.SOPClassUID, dataset.SOPInstanceUID
     dataset.file_meta, dataset.preamble = meta, b"\0" * 128
+
+
+def _identifying_words(dataset: Dataset, path: Path) -> frozenset[str]:
+    """Return the words of a patient's names and numbers, to find where else they stand."""
+    return frozenset(word for name in _NAMES for word in _words_of(text_of(dataset, name, path)))
+
+
+def _words_of(text: str) -> set[str]:
+    return {word for word in re.split(r"[\W_]+", text.casefold()) if len(word) >= _SHORTEST_WORD}
 
 
 def _names_a_class(keyword: str) -> bool:

@@ -311,7 +311,7 @@ def test_uids_stay_on_demand(tmp_path: Path) -> None:
 def joined(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[tuple[Dataset, Dataset, Path, Path]]]:
     """CT, SEG and SR that reference one another: (before, after, path before, path after) of each file."""
     folder = tmp_path_factory.mktemp("joined")
-    paths = {"CT": ct_series(folder / "ct", StudyDate="20200301", StudyID="", AccessionNumber=canary.WORD)}
+    paths = {"CT": ct_series(folder / "ct", StudyDate="20200301", StudyID="", AccessionNumber="A4711")}
     source = [dcmread(path, stop_before_pixels=True) for path in paths["CT"]]
     paths["SEG"] = [folder / "seg.dcm"]
     write_segmentation(folder / "seg.dcm", small_mask(), source)

@@ -22,13 +22,14 @@ STEPS = {
     "export": "masks to DICOM SEG, overlays and a nodule table",
     "report": "one HTML file that shows the run",
 }
-# About the runs, no part of them: no workflow has a tool of that name.
+# No part of a run: no workflow has a tool of that name.
 COMMANDS = {
     **STEPS,
     "check": "find what is wrong with workflow files and sites before a run does",
     "clean": "remove what killed runs left on the sites",
     "pull": "fetch a study from an image archive (DICOMweb or DIMSE)",
     "push": "send results to an image archive (DICOMweb or DIMSE) and read them back",
+    "deidentify": "DICOM files to hand to others, without what tells who they are of (PS3.15)",
 }
 STORAGE_ERRORS = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.ENOENT}
 

@@ -394,4 +394,4 @@ def test_clinical_folders_beside_one_another_become_their_volumes(data: Path, tm
     assert preprocess(data / "ct", tmp_path / "out") == 0
     found = entries(tmp_path / "out")
     assert len([entry for entry in found if entry["volume"]]) == 2
-    assert not [entry for entry in found if not entry["volume"] and entry["reason"] not in ("companion", "not-dicom")]
+    assert not [entry for entry in found if not entry["volume"] and entry["reason"] not in ("annotation", "not-dicom")]

@@ -293,4 +293,4 @@ def _stem(path: Path) -> str:
 def _files(folder: Path) -> Iterator[Path]:
     for where, folders, names in os.walk(folder):
         folders.sort()
-        yield from (Path(where, name) for name in sorted(names))
+        yield from (path for name in sorted(names) if (path := Path(where, name)).is_file())  # a pipe would never end

@@ -15,7 +15,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import AE, evt
 
 from archive.orthanc import Orthanc, free_port, listens, need_orthanc
-from archive.test_faults import impatient, refused
+from archive.test_archive_faults import impatient, refused
 from archive.test_round_trip import BOTH, pull, push
 from ct_files import ROOT, ct_series
 from slicestream.__main__ import main

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from archive.test_faults import refused
-from archive.wire import false_archive
+from archive.archive_wire import false_archive
+from archive.test_archive_faults import refused
 from ct_files import ROOT, ct_series, ct_slice
 from slicestream.__main__ import main
 from slicestream.archive import dicomweb, http, patience

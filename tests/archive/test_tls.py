@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from archive.archive_wire import tls_before
 from archive.orthanc import Orthanc
-from archive.test_faults import refused
+from archive.test_archive_faults import refused
 from archive.test_round_trip import BOTH, STUDIES, assert_pulled_is_sent, push
-from archive.wire import tls_before
 
 
 def openssl(*arguments: object) -> None:

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
+from archive.archive_wire import relay
 from archive.orthanc import AET, Orthanc, free_port
 from archive.test_round_trip import BOTH, assert_equal, by_uid, pull, push
-from archive.wire import relay
 from ct_files import ROOT, ct_series
 from slicestream.__main__ import main
 from slicestream.archive import dimse, http, patience, sending

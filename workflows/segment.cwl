@@ -73,6 +73,7 @@ steps:
       share: shares
       exclude: exclude
       strict: strict
+      no_annotations: {default: true}
     out: [volumes, references, slices, index, identity, run_record]
   infer:
     run: tools/infer.cwl

@@ -46,6 +46,11 @@ inputs:
     type: Directory?
     doc: Folder to look for annotations in, and nowhere else; without it they are looked for in the cohort.
     inputBinding: {prefix: --annotations}
+  no_annotations:
+    type: boolean
+    doc: Look for no annotations; what was drawn on new studies is nothing to train on or to score with.
+    default: false
+    inputBinding: {prefix: --no-annotations}
   structure:
     type: string?
     doc: Name or pattern of the structure to take, of formats that have several.

@@ -100,6 +100,20 @@ def test_a_reference_holds_no_name_and_no_uid_of_its_source(tmp_path: Path) -> N
             assert not any(mark in content for mark in (ROOT.encode(), b"IL057", b"a.xml", b"anon")), path
 
 
+def test_what_was_drawn_on_new_studies_stops_nothing_where_none_is_looked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ct_series(tmp_path / "ct")
+    for name in ("a", "b"):
+        reading(tmp_path / "ct" / f"{name}.xml", [outline(2, 2, 4, 1)])
+    assert preprocess(tmp_path / "ct", tmp_path / "out") == 2
+    assert preprocess(tmp_path / "ct", tmp_path / "out", "--no-annotations", "--annotations", str(tmp_path)) == 2
+    assert "need one of them" in capsys.readouterr().err
+    assert preprocess(tmp_path / "ct", tmp_path / "out", "--no-annotations") == 0
+    assert len(list((tmp_path / "out").glob("*.volume"))) == 1
+    assert not references(tmp_path / "out")
+
+
 def test_luna16_spheres_go_through_to_the_reference_and_the_figures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

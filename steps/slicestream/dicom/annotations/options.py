@@ -8,6 +8,7 @@ from typing import Any
 
 from slicestream.dicom.annotations.consensus import Consensus
 from slicestream.dicom.annotations.find import Choice
+from slicestream.errors import OptionError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,6 +17,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--annotations",
         type=Path,
         help="folder to look for annotations in, and nowhere else; without it they are looked for in the cohort",
+    )
+    parser.add_argument(
+        "--no-annotations",
+        action="store_true",
+        help="look for none: what was drawn on new studies (organs, say) is nothing to train on or to score with",
     )
     parser.add_argument("--structure", help="name or pattern of the structure to take, of formats that have several")
     parser.add_argument(
@@ -36,7 +42,11 @@ def choice_of(args: argparse.Namespace) -> Choice:
 
 
 def folders_of(args: argparse.Namespace) -> list[Path]:
-    """Return where annotations are looked for: where --annotations says, else beside the scans."""
+    """Return where annotations are looked for: where --annotations says, else beside the scans. Raises OptionError."""
+    if args.no_annotations:
+        if args.annotations is not None:
+            raise OptionError("--no-annotations and --annotations; need one of them. Leave the other out.")
+        return []
     if args.annotations is not None:
         return [args.annotations]
     return [folder for folder in (args.cohort, args.backgrounds) if folder is not None]

@@ -93,9 +93,8 @@ class RunManager(DefaultDeploymentManager):
         config, kind = deployment.get("config") or {}, deployment["type"]
         if kind == "kubernetes":
             # by name: the current context may be another one when this run is cleaned up
-            file = config.get("kubeconfig") and os.path.expanduser(config["kubeconfig"])  # noqa: PTH111 - a text
             context, namespace = resolved(
-                config.get("kubeContext") or "", config.get("namespace") or "", kubeconfig=file or None
+                config.get("kubeContext") or "", config.get("namespace") or "", kubeconfig=config.get("kubeconfig")
             )
             return [Place(kind=kind, host=context, namespace=namespace)]
         inner = name if kind == "ssh" else wrapped(deployment)

@@ -115,6 +115,8 @@ class OneLine(logging.Filter):
         if record.levelno < logging.ERROR:
             return "Failure manager is not enabled" not in str(record.msg)
         error = record.exc_info[1] if record.exc_info else record.msg
+        if isinstance(error, asyncio.CancelledError):  # Ctrl-C: the end of the run says so, once
+            return False
         if isinstance(error, _FORESEEN):
             record.msg, record.args, record.exc_info, record.exc_text = str(error), None, None, None
         text = str(record.msg)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-import warnings
 import re
+import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path

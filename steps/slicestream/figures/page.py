@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from importlib.resources import files
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -70,7 +69,9 @@ def render(content: Content) -> str:
     rows = _nodule_rows(content)
     data, links = _plots(content, rows)
     scripts = [_own(name) for name in SCRIPTS]
-    return environment.get_template("report.html.j2").render(
+    return environment.get_template(
+        "report.html.j2"
+    ).render(
         content=content,
         version=__version__,
         notice=RESEARCH_ONLY,
@@ -121,19 +122,19 @@ def _pictured(rows: Sequence[Facts]) -> dict[str, list[Facts]]:
 
 
 def _plots(content: Content, rows: Sequence[Facts]) -> tuple[Facts, Sequence[course.Link]]:
-    """Return what the plots are drawn from, each left out where there is nothing for it, and the sites' links."""
+    """Return what the plots are drawn from, empty where there is nothing for one, and the sites' links."""
     jobs, links = content.sites or course.jobs_of(content.records)
-    data: dict[str, Any] = {
+    metrics, shown = content.metrics, tables.anchors(rows[:ROWS_SHOWN])
+    data = {
+        "froc": plots.froc(metrics) if metrics else None,
+        "sensitivity": plots.sensitivity(metrics) if metrics else None,
+        "volumes": plots.volumes(metrics, shown) if metrics else None,
         "calibration": plots.calibration(content.nodules),
         "training": plots.training(content.history),
         "timeline": course.timeline(jobs, links),
         "steps": course.joined(content.records),
     }
-    if content.metrics:
-        shown = tables.anchors(rows[:ROWS_SHOWN])
-        data |= {"froc": plots.froc(content.metrics), "volumes": plots.volumes(content.metrics, shown)}
-        data["sensitivity"] = plots.sensitivity(content.metrics)
-    return {name: found for name, found in data.items() if found}, links
+    return data, links
 
 
 def _own(name: str) -> str:

@@ -136,6 +136,7 @@
     const plot = draw[name](data[name] ?? data.training[name], width);
     plot.setAttribute("role", "img");
     plot.setAttribute("aria-label", figure.dataset.says);
+    for (const part of plot.children) part.setAttribute("aria-hidden", "true"); // marks are named for us, not for readers
     if (name === "volumes") plot.addEventListener("click", () => { if (plot.value?.row) location.hash = plot.value.row; });
     place.dataset.width = width;
     place.replaceChildren(plot);

@@ -143,6 +143,11 @@ def test_the_page_allows_its_own_scripts_and_no_other(parts: dict[str, Path], tm
     assert len(scripts) == 4
 
 
+def test_the_page_is_small_but_for_its_overlays(parts: dict[str, Path], tmp_path: Path) -> None:
+    text = written(parts, tmp_path / "out")
+    assert len(re.sub(r"data:image/jpeg;base64,[^\"]*", "", text)) < 600_000
+
+
 def test_the_libraries_are_the_files_of_their_packages() -> None:
     for name, known in VENDORED.items():
         found = files("slicestream.figures").joinpath("vendor", name).read_bytes()

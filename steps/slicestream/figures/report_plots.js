@@ -130,17 +130,21 @@
   }
 
   const places = [...document.querySelectorAll("[data-plot]")];
-  const redraw = (figure) => {
-    const place = figure.querySelector("div"), width = Math.round(place.clientWidth), name = figure.dataset.plot;
-    if (!width || Number(place.dataset.width) === width) return;
-    const plot = draw[name](data[name] ?? data.training[name], width);
-    plot.setAttribute("role", "img");
-    plot.setAttribute("aria-label", figure.dataset.says);
-    for (const part of plot.children) part.setAttribute("aria-hidden", "true"); // marks are named for us, not for readers
-    if (name === "volumes") plot.addEventListener("click", () => { if (plot.value?.row) location.hash = plot.value.row; });
-    place.dataset.width = width;
-    place.replaceChildren(plot);
+  const redraw = (figures) => {
+    const widths = figures.map((figure) => Math.round(figure.querySelector("div").clientWidth)); // all at once: one layout
+    figures.forEach((figure, i) => {
+      const place = figure.querySelector("div"), width = widths[i], name = figure.dataset.plot;
+      if (!width || Number(place.dataset.width) === width) return;
+      const plot = draw[name](data[name] ?? data.training[name], width);
+      plot.setAttribute("role", "img");
+      plot.setAttribute("aria-label", figure.dataset.says);
+      for (const part of plot.children) part.setAttribute("aria-hidden", "true"); // marks are named for us, not for readers
+      if (name === "volumes") plot.addEventListener("click", () => { if (plot.value?.row) location.hash = plot.value.row; });
+      place.dataset.width = width;
+      place.replaceChildren(plot);
+    });
   };
-  const watch = new ResizeObserver((entries) => entries.forEach((entry) => redraw(entry.target)));
-  for (const figure of places) { redraw(figure); watch.observe(figure); }
+  redraw(places);
+  const watch = new ResizeObserver((entries) => redraw(entries.map((entry) => entry.target)));
+  for (const figure of places) watch.observe(figure);
 })();

@@ -10,7 +10,7 @@
   const base = (width, more) => ({ width, height: Math.round(Math.min(320, Math.max(240, width * 0.62))), marginLeft: 48, marginBottom: 42, marginTop: 14, marginRight: 14, style: { fontSize: "12px", fontFamily: "inherit", color: "var(--ink)" }, ...more });
   const axis = (label, more = {}) => ({ label, labelArrow: "none", labelAnchor: "center", ...more });
   const grids = () => [Plot.gridY({ stroke: rule, strokeOpacity: 1 })];
-  const tip = (points, options) => Plot.tip(points, Plot.pointer({ stroke: "var(--strong)", fill: "var(--page)", fontSize: 12, ...options }));
+  const tip = (points, options) => Plot.tip(points, Plot.pointer({ stroke: "var(--strong)", fill: "var(--page)", fontSize: 12, lineHeight: 1.4, ...options }));
 
   const draw = {
     froc: (d, width) => Plot.plot(base(width, {

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from slicestream import RESEARCH_ONLY
 from slicestream.errors import ArtefactError, ModelError, OptionError
+from slicestream.figures.course import read_sites
 from slicestream.figures.facts import (
     Facts,
     read_history,
@@ -22,7 +23,7 @@ from slicestream.figures.facts import (
     read_records,
     read_split,
 )
-from slicestream.figures.gallery import gallery
+from slicestream.figures.gallery import gallery, nearest, overlay_files
 from slicestream.figures.model_card import CardFacts, model_card
 from slicestream.figures.page import Content, render
 from slicestream.volumes.files import atomic_path, write_text
@@ -53,6 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", type=Path, metavar="FILE", help="weights.safetensors of the same training")
     parser.add_argument("--card", type=Path, metavar="FILE", help="model.json of the same training")
     parser.add_argument(
+        "--sites", type=Path, metavar="FILE", help="sites.json of a run on sites: jobs, and bytes between the sites"
+    )
+    parser.add_argument(
+        "--viewer", action="store_true", help="lead from each nodule to viewer/index.html beside the page"
+    )
+    parser.add_argument(
         "--title", default="Lung nodule segmentation", help="heading of the page (default: %(default)s)"
     )
     parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="output folder (default: here)")
@@ -63,18 +70,22 @@ def run(args: argparse.Namespace) -> None:
     made = datetime.now(UTC)
     metrics = read_metrics(args.metrics) if args.metrics else None
     model = _trained(args.model, args.weights, args.card, metrics)
-    pictures, overlays = gallery(args.overlays)
+    nodules, overlays = read_nodules(args.nodules), overlay_files(args.overlays)
+    leads = nearest([path.stem for path in overlays], nodules)
     content = Content(
         title=args.title,
         made=made,
         records=read_records(args.records),
-        nodules=read_nodules(args.nodules),
-        pictures=pictures,
-        overlays=overlays,
+        nodules=nodules,
+        pictures=gallery(overlays, set(leads.values())),
+        overlays=len(overlays),
+        leads=leads,
         split=read_split(args.split) if args.split else (),
         history=read_history(args.history) if args.history else {},
         metrics=metrics,
         card=model.card if model else None,
+        sites=read_sites(args.sites) if args.sites else None,
+        viewer=args.viewer,
     )
     with staged(args.out) as room, recorded("report", room) as record:
         _note_inputs(record, args)
@@ -155,7 +166,8 @@ def _write_model(folder: Path, model: _Model, record: RunRecord) -> None:
 
 
 def _note_inputs(record: RunRecord, args: argparse.Namespace) -> None:
-    given = [args.split, args.history, args.metrics, args.nodules, args.model, args.weights, args.card, *args.records]
+    given = [args.split, args.history, args.metrics, args.nodules, args.model, args.weights, args.card, args.sites]
+    given += args.records
     for path in given:
         if path is not None:
             record.add_input(path.name, _file_hash(path), path.stat().st_size)

@@ -9,7 +9,7 @@ import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ class Record:
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
     versions: Mapping[str, str]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_json(path: Path) -> Facts:
@@ -51,7 +52,7 @@ def read_json(path: Path) -> Facts:
             raise ValueError(f"over {MAX_BYTES} bytes")
         document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     except (OSError, ValueError, RecursionError) as error:
-        raise ArtefactError(f"{path}: no readable JSON ({_brief(error)}). Make or fetch the file again.") from error
+        raise ArtefactError(f"{path}: no readable JSON ({brief(error)}). Make or fetch the file again.") from error
     if not isinstance(document, dict):
         raise ArtefactError(f"{path}: holds a {type(document).__name__}; need a JSON object. Check which file it is.")
     return document
@@ -77,12 +78,15 @@ def read_metrics(path: Path) -> Facts:
         for name in ("operating_points", "false_positives_per_scan_at"):  # older files have none
             for figure in metrics.get(name, {}).values():
                 _check_interval(figure)
+        _check_interval({"value": None, **metrics.get("volume_error", {"low": None, "high": None})})
+        for case in metrics["cases_detail"]:
+            _check_case(case)
         len(metrics["not_scored"])
         for hash_or_text in (*metrics["models"], *metrics["definitions"].values()):
             str(hash_or_text)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArtefactError(
-            f"{path}: no usable metrics ({_brief(error)}); need metrics.json of `slicestream evaluate`. Make it again."
+            f"{path}: no usable metrics ({brief(error)}); need metrics.json of `slicestream evaluate`. Make it again."
         ) from error
     return metrics
 
@@ -97,7 +101,7 @@ def read_split(path: Path) -> list[Facts]:
         ]
     except (KeyError, TypeError, ValueError) as error:
         raise ArtefactError(
-            f"{path}: no usable split table ({_brief(error)}); need split.json of `slicestream split`. Make it again."
+            f"{path}: no usable split table ({brief(error)}); need split.json of `slicestream split`. Make it again."
         ) from error
 
 
@@ -112,7 +116,7 @@ def read_history(path: Path) -> dict[str, list[float | None]]:
     try:
         return {name: [_number_or_none(row[name]) for row in rows] for name in rows[0]} if rows else {}
     except (ValueError, TypeError) as error:
-        raise ArtefactError(f"{path}: not a table of numbers ({_brief(error)}). Make it again.") from error
+        raise ArtefactError(f"{path}: not a table of numbers ({brief(error)}). Make it again.") from error
 
 
 def read_nodules(path: Path) -> list[Facts]:
@@ -125,7 +129,7 @@ def read_nodules(path: Path) -> list[Facts]:
                 raise ValueError(f"status '{row['status']}'")
             numbers = {n: _number_or_none(row[n]) for n in COLUMNS if n not in ("patient", "series", "status")}
         except (ValueError, TypeError) as error:
-            raise ArtefactError(f"{path}: line {line}: {_brief(error)}. Make it again with export.") from error
+            raise ArtefactError(f"{path}: line {line}: {brief(error)}. Make it again with export.") from error
         checked.append({"patient": row["patient"], "series": row["series"], "status": row["status"], **numbers})
     return checked
 
@@ -141,17 +145,18 @@ def _record(path: Path) -> Record:
             unit=str(document["unit"]),
             start=_time(document["start"]),
             end=_time(document["end"]),
-            seconds=_finite(document["seconds"]),
+            seconds=finite(document["seconds"]),
             items=int(document["items"]),
             bytes_in=int(document["bytes_in"]),
             bytes_out=int(document["bytes_out"]),
             inputs=_texts(document["inputs"]),
             outputs=_texts(document["outputs"]),
             versions=_texts(document["versions"]),
+            parameters=dict(document.get("parameters", {})),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ArtefactError(
-            f"{path}: no usable run record ({_brief(error)}); need a *.run.json of a step. Check which file it is."
+            f"{path}: no usable run record ({brief(error)}); need a *.run.json of a step. Check which file it is."
         ) from error
     return record
 
@@ -173,17 +178,29 @@ def _table(path: Path, what: str, columns: Sequence[str] = ()) -> list[dict[str,
         if any("" in row or None in row.values() for row in rows):
             raise ValueError("rows of differing length")
     except (OSError, ValueError, csv.Error) as error:
-        raise ArtefactError(f"{path}: no readable table ({_brief(error)}); need {what}. Make it again.") from error
+        raise ArtefactError(f"{path}: no readable table ({brief(error)}); need {what}. Make it again.") from error
     return rows
 
 
 def _check_interval(entry: Mapping[str, Any]) -> None:
     for name in ("value", "low", "high"):
         if entry[name] is not None:
-            _finite(entry[name])
+            finite(entry[name])
 
 
-def _finite(value: Any) -> float:
+def _check_case(case: Mapping[str, Any]) -> None:
+    for name in ("slices", "slices_annotated", "hits", "false_positives"):
+        int(case[name])
+    for name in ("iou", "dice"):
+        _check_interval({"value": case[name], "low": None, "high": None})
+    for nodule in case["nodules"]:
+        int(nodule["label"])
+        _check_interval({"value": nodule["volume_mm3"], "low": nodule.get("found_mm3"), "high": None})
+    str(case["patient"] + case["series"])
+
+
+def finite(value: Any) -> float:
+    """Return a number. Raises ValueError where it is none, or infinite."""
     number = float(value)
     if not math.isfinite(number):
         raise ValueError(f"{value} is not finite")
@@ -208,7 +225,8 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no JSON number")
 
 
-def _brief(error: Exception) -> str:
+def brief(error: Exception) -> str:
+    """Return what an error says, on one line and short."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = f"'{error.args[0]}' is missing" if isinstance(error, KeyError) else str(error)

@@ -21,7 +21,8 @@ const LAYOUTS = {
 const viewer = new Niivue({
   logLevel: "error", isRadiologicalConvention: true, sagittalNoseLeft: true, showAllOrientationMarkers: true,
   tileMargin: 2,
-  backColor: [0, 0, 0, 1], crosshairColor: [0.3, 0.65, 1, 0.75], crosshairWidth: 1, crosshairGap: 12,
+  backColor: [0, 0, 0, 1], crosshairColor: [0.3, 0.65, 1, 0.75], crosshairWidthUnit: "mm", crosshairGap: 24, // radii
+ 
   fontColor: [0.75, 0.8, 0.85, 1], fontMinPx: 12, isOrientCube: false, show3Dcrosshair: true, loadingText: "",
   dragAndDropEnabled: false, dragMode: DRAG_MODE.windowing, viewModeHotKey: "", clipPlaneHotKey: "", cycleClipPlaneHotKey: "",
   maxDrawUndoBitmaps: 1, isForceMouseClickToVoxelCenters: true,
@@ -223,7 +224,14 @@ function zoom(factor) {
   const pan = viewer.scene.pan2Dxyzmm, next = factor ? Math.min(12, Math.max(1, pan[3] * factor)) : 1;
   const mm = viewer.frac2mm(viewer.scene.crosshairPos);
   viewer.scene.pan2Dxyzmm = next === 1 ? [0, 0, 0, 1] : [0, 1, 2].map((n) => pan[n] + (pan[3] - next) * mm[n]).concat(next);
-  viewer.drawScene();
+  thinCrosshair();
+}
+
+// Lines of the same thickness on the screen, whatever the zoom.
+function thinCrosshair() {
+  const { dimsRAS, pixDimsRAS } = viewer.volumes[0], across_mm = Math.max(...[1, 2, 3].map((n) => dimsRAS[n] * pixDimsRAS[n]));
+  const width_mm = (0.0022 * across_mm) / viewer.scene.pan2Dxyzmm[3];
+  viewer.setCrosshairWidth(width_mm);
 }
 
 function followSlice() {
@@ -251,7 +259,7 @@ function list() {
     const [colour, words] = STATUS[nodule.status], row = document.createElement("li"), button = document.createElement("button");
     const part = (name, text) => { const found = document.createElement("span"); found.className = name; found.textContent = text; return found; };
     const measured = nodule.volume_mm3 === undefined ? "" : `${nodule.longest_diameter_mm.toFixed(1)} mm`;
-    const facts = [`slice ${nodule.slice}`, measured && `${nodule.volume_mm3.toFixed(nodule.volume_mm3 < 100 ? 1 : 0)} mm³`, measured && `${nodule.mean_hu} HU`, nodule.score == null ? "" : `p ${nodule.score.toFixed(2)}`];
+    const facts = [`slice ${nodule.slice}`, measured && `${nodule.volume_mm3.toFixed(nodule.volume_mm3 < 100 ? 1 : 0)} mm³`, measured && `${nodule.mean_hu} HU`, nodule.score == null ? "" : `score ${nodule.score.toFixed(2)}`];
     button.type = "button";
     button.dataset.key = nodule.key;
     button.append(part(`swatch ${colour}`, ""), part("", `${nodule.status === "missed" || nodule.status === "place" ? "" : `${nodule.key} · `}${words}`), part("size", measured), part("more", facts.filter(Boolean).join(" · ")));
@@ -322,6 +330,7 @@ function begin(entry) {
   list();
   paintMasks();
   go(viewer.volumes[0].dimsRAS.slice(1, 4).map((count) => Math.floor(count / 2)));
+  thinCrosshair();
   followSlice();
 }
 
@@ -364,7 +373,8 @@ const KEYS = {
 };
 
 function onKey(event) {
-  if (byId("help").open || event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, select")) return;
+  if (byId("help").open || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.matches("select, input[type=number]") || (event.target.matches("input") && event.key.length > 1)) return;
   const act = KEYS[event.key.length === 1 ? event.key.toLowerCase() : event.key];
   if (event.target === byId("gl") && event.key !== "Tab") event.stopPropagation(); // NiiVue has keys of its own
   if (!act || (!state.entry && event.key !== "?")) return;
@@ -414,6 +424,9 @@ async function start() {
   press("[data-layout]", (button) => button.dataset.layout === state.layout);
   if (!document.createElement("canvas").getContext("webgl2")) return complain("This browser draws no WebGL 2, which the viewer needs.");
   await viewer.attachTo("gl");
+  const { gl } = viewer, lit = viewer.renderGradientShader.program; // NiiVue 0.69 forgets the masks in this shader
+  gl.useProgram(lit);
+  gl.uniform1i(gl.getUniformLocation(lit, "drawing"), 7);
   viewer.setRenderAzimuthElevation(200, 10); // from the front
   viewer.setScale(1.2);
   setTile();

@@ -37,9 +37,8 @@ class Shown:
     """A page of the viewer, and what it said and asked for."""
 
     def __init__(self, browser: Browser, folder: Path, fragment: str = "", **options: Any) -> None:
-        self.page: Page = browser.new_context(
-            viewport={"width": 800, "height": 480}, offline=True, **options
-        ).new_page()
+        options = {"viewport": {"width": 800, "height": 480}, "offline": True, **options}
+        self.page: Page = browser.new_context(**options).new_page()
         self.page.set_default_timeout(READY_MS)
         self.errors: list[str] = []
         self.asked: list[str] = []

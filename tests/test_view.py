@@ -15,7 +15,7 @@ from slicestream.__main__ import main
 from slicestream.volumes.mask import ReferenceNodule, read_mask, write_mask
 
 SHAPE = (4, 16, 16)
-ASSETS = {"index.html", "viewer.css", "viewer.js", "niivue.js", "niivue-licences.txt", "series.js"}
+ASSETS = {"index.html", "viewer.css", "viewer.js", "voxels.js", "niivue.js", "niivue-licences.txt", "series.js"}
 
 
 def view(folder: Path, out: Path, *more: str) -> int:
@@ -83,7 +83,7 @@ def test_the_same_input_gives_the_same_bytes(two: Path, tmp_path: Path) -> None:
     one, other = (
         {path.name: path.read_bytes() for path in (tmp_path / n / "viewer").iterdir()} for n in ("one", "two")
     )
-    assert len(one) == 8
+    assert len(one) == 9
     assert one == other
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser
 
 from browser import Shown, chromium, coloured, write_series
@@ -207,6 +208,13 @@ def test_the_wheel_scrolls_and_a_click_moves_the_crosshair(browser: Browser, fol
     _, row, column = shown.place()
     assert row < 14
     assert column > 28, "the patient's left is on the right"
+    shown.page.mouse.down(button="right")
+    shown.page.mouse.move(box["x"] + box["width"] * 0.7, box["y"] + box["height"] * 0.25, steps=4)
+    shown.page.mouse.up(button="right")
+    shown.page.wait_for_function("state.window[1] > 1600")
+    assert shown.run("state.window[1]") == pytest.approx(1600 + 2 * 0.05 * box["width"], abs=2)
+    assert shown.page.get_by_label("C", exact=True).input_value() == "-500"
+    assert shown.page.get_by_role("button", name="Lung").get_attribute("aria-pressed") == "false"
 
 
 @pytest.fixture(scope="module")
@@ -248,6 +256,14 @@ def test_left_front_and_head_are_where_they_belong(form: str, turned: tuple[Show
         assert len(rows) > 100
         assert rows.mean() < 0.45 * pixels.shape[0], key
         assert (columns.mean() > 0.5 * pixels.shape[1]) == right, key
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 800), ("dark", 390)])
+def test_axe_finds_nothing(browser: Browser, folder: Path, scheme: str, width: int) -> None:
+    shown = Shown(browser, folder, color_scheme=scheme, viewport={"width": width, "height": 600}).wait(ONE)
+    found = Axe().run(shown.page)
+    assert found.violations_count == 0, found.generate_report()
+    assert shown.run("document.documentElement.scrollWidth") <= width, "nothing stands out on the side"
 
 
 def test_3d_shows_the_masks(browser: Browser, folder: Path) -> None:

@@ -106,7 +106,7 @@ def test_cwltool_and_streamflow_give_the_same_bytes(runs: Runs, name: str) -> No
 
 
 def test_cwltool_and_streamflow_give_the_same_masks_and_overlays(runs: Runs) -> None:
-    for pattern in ("*.mask", "overlays/*.png"):
+    for pattern in ("*.mask", "overlays/*.png", "viewer/*"):
         one = {path.name: path.read_bytes() for path in runs.cwltool.glob(pattern)}
         assert one, f"no {pattern}, so nothing was compared"
         assert one == {path.name: path.read_bytes() for path in runs.streamflow.glob(pattern)}

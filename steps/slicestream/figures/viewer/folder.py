@@ -11,7 +11,7 @@ from typing import Any
 from slicestream import RESEARCH_ONLY
 from slicestream.volumes.files import write_text
 
-ASSETS = ("index.html", "viewer.css", "viewer.js", "niivue.js", "niivue-licences.txt")
+ASSETS = ("index.html", "viewer.css", "viewer.js", "voxels.js", "niivue.js", "niivue-licences.txt")
 
 
 def write_assets(folder: Path) -> None:

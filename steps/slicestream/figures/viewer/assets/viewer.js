@@ -1,5 +1,5 @@
-// The page: SERIES (series.js) lists the series, <id>.js hands a series' voxels to sliceStream(). Everything is read by
-// <script>, for a page that was opened as a file may not fetch.
+// The page: SERIES (series.js) lists the series, voxels.js reads one. Everything comes by <script>, for a page that was
+// opened as a file may not fetch.
 "use strict";
 
 const REFERENCE = 1, PREDICTION = 2, BOTH = 3; // labels, as figures/viewer/case.py packs them
@@ -21,12 +21,11 @@ const LAYOUTS = {
 const viewer = new Niivue({
   logLevel: "error", isRadiologicalConvention: true, sagittalNoseLeft: true, showAllOrientationMarkers: true,
   tileMargin: 2,
-  backColor: [0, 0, 0, 1], crosshairColor: [0.3, 0.65, 1, 0.75], crosshairWidthUnit: "mm", crosshairGap: 24, // radii
- 
+  backColor: [0, 0, 0, 1], crosshairColor: [0.3, 0.65, 1, 0.75], crosshairWidthUnit: "mm", crosshairGap: 24,
   fontColor: [0.75, 0.8, 0.85, 1], fontMinPx: 12, isOrientCube: false, show3Dcrosshair: true, loadingText: "",
-  dragAndDropEnabled: false, dragMode: DRAG_MODE.windowing, viewModeHotKey: "", clipPlaneHotKey: "", cycleClipPlaneHotKey: "",
+  dragAndDropEnabled: false, dragMode: DRAG_MODE.none, viewModeHotKey: "", clipPlaneHotKey: "", cycleClipPlaneHotKey: "",
   maxDrawUndoBitmaps: 1, isForceMouseClickToVoxelCenters: true,
-  mouseEventConfig: { leftButton: { primary: DRAG_MODE.crosshair }, rightButton: DRAG_MODE.windowing, centerButton: DRAG_MODE.pan },
+  mouseEventConfig: { leftButton: { primary: DRAG_MODE.crosshair }, rightButton: DRAG_MODE.none, centerButton: DRAG_MODE.pan },
 });
 
 // Many a step asks for a new picture: draw one per frame. NiiVue finds what was clicked in 3D while it draws, so that
@@ -49,76 +48,6 @@ viewer.rgbaTex = (texture, unit, dims, ...more) => {
   const gradient = unit === viewer.gl.TEXTURE6 || unit === viewer.gl.TEXTURE8;
   return makeTexture(texture, unit, gradient && state.layout !== "render" ? [dims[0], 1, 1, dims[3]] : dims, ...more);
 };
-
-// --- voxels ---------------------------------------------------------------------------------------------------------
-
-let handOver = null; // resolves with what the script of a series hands over
-globalThis.sliceStream = (voxels) => handOver?.(voxels);
-
-function script(id) {
-  return new Promise((resolve, reject) => {
-    const element = document.createElement("script");
-    let found = null;
-    handOver = (voxels) => { found = voxels; };
-    element.src = `${id}.js`;
-    element.onload = () => { element.remove(); found?.id === id ? resolve(found) : reject(new Error(`${id}.js holds another series.`)); };
-    element.onerror = () => { element.remove(); reject(new Error(`${id}.js cannot be read. It must lie beside index.html.`)); };
-    document.head.append(element);
-  });
-}
-
-function bytes(base64) {
-  if (Uint8Array.fromBase64) return Uint8Array.fromBase64(base64);
-  const text = atob(base64), found = new Uint8Array(text.length);
-  for (let n = 0; n < text.length; n++) found[n] = text.charCodeAt(n);
-  return found;
-}
-
-// Decompress base64 pieces and hand on blocks of `size` bytes; a piece's text is dropped once it is read.
-async function inflate(pieces, size, take) {
-  const source = new ReadableStream({ pull(to) { pieces.length ? to.enqueue(bytes(pieces.shift())) : to.close(); } });
-  const reader = source.pipeThrough(new DecompressionStream("deflate")).getReader();
-  const block = new Uint8Array(size);
-  let filled = 0, number = 0;
-  for (let read = await reader.read(); !read.done; read = await reader.read()) {
-    for (let at = 0; at < read.value.length;) {
-      const part = read.value.subarray(at, at + size - filled);
-      block.set(part, filled);
-      filled += part.length;
-      at += part.length;
-      if (filled === size) { take(block, number++); filled = 0; }
-    }
-  }
-  if (filled) throw new Error("The file is cut short.");
-  return number;
-}
-
-// The inverse of figures/viewer/packing.py: high bytes before low bytes, sign in the lowest bit, steps along x.
-function unfold(block, hu, start, columns) {
-  const count = block.length / 2;
-  for (let n = 0; n < count; n += columns) {
-    let value = 0;
-    for (let at = n; at < n + columns; at++) {
-      const folded = (block[at] << 8) | block[count + at];
-      value += (folded >>> 1) ^ -(folded & 1);
-      hu[start + at] = value;
-      value = hu[start + at]; // wrapped to 16 bits
-    }
-  }
-}
-
-async function unpack(voxels, progress) {
-  const header = bytes(voxels.header), view = new DataView(header.buffer);
-  const [columns, rows, slices] = [42, 44, 46].map((at) => view.getInt16(at, true));
-  const plane = columns * rows, file = new ArrayBuffer(header.length + 2 * plane * slices);
-  new Uint8Array(file).set(header);
-  const hu = new Int16Array(file, header.length);
-  const read = await inflate(voxels.hu, 2 * plane, (block, z) => { unfold(block, hu, z * plane, columns); progress((z + 1) / slices); });
-  const labels = new Uint8Array(plane * slices);
-  const marked = await inflate(voxels.labels, plane, (block, z) => labels.set(block, z * plane));
-  if (read !== slices || marked !== slices) throw new Error("The file is cut short.");
-  return { file, labels };
-}
 
 // --- showing --------------------------------------------------------------------------------------------------------
 
@@ -382,6 +311,17 @@ function onKey(event) {
   act();
 }
 
+// Right button: across for the width, down for a higher centre; one picture per frame.
+function dragWindow(down) {
+  if (down.button !== 2) return;
+  down.stopImmediatePropagation();
+  const [centre, width] = state.window, stop = new AbortController();
+  let last = down, frame = 0;
+  const change = () => { frame = 0; setWindow(centre + 2 * (last.clientY - down.clientY), width + 2 * (last.clientX - down.clientX)); };
+  addEventListener("mousemove", (move) => { last = move; frame ||= requestAnimationFrame(change); }, stop);
+  addEventListener("mouseup", (up) => up.button === 2 && stop.abort(), stop);
+}
+
 function connect() {
   const clicked = (selector, act) => { for (const one of document.querySelectorAll(selector)) one.addEventListener("click", () => act(one.dataset)); };
   clicked("[data-layout]", ({ layout }) => setLayout(layout));
@@ -400,7 +340,6 @@ function connect() {
   addEventListener("keydown", onKey, true);
   byId("gl").parentElement.addEventListener("dblclick", (event) => event.stopPropagation(), true); // would reset the window
   viewer.onLocationChange = tell;
-  viewer.onIntensityChange = (volume) => setWindow((volume.cal_min + volume.cal_max) / 2, volume.cal_max - volume.cal_min, false);
 }
 
 // Beside the planes, 3D is drawn anew with every slice: not where a processor stands in for the graphics card.
@@ -423,6 +362,7 @@ async function start() {
   setWindow(...state.window, false);
   press("[data-layout]", (button) => button.dataset.layout === state.layout);
   if (!document.createElement("canvas").getContext("webgl2")) return complain("This browser draws no WebGL 2, which the viewer needs.");
+  byId("gl").addEventListener("mousedown", dragWindow); // before NiiVue listens
   await viewer.attachTo("gl");
   const { gl } = viewer, lit = viewer.renderGradientShader.program; // NiiVue 0.69 forgets the masks in this shader
   gl.useProgram(lit);

@@ -153,6 +153,7 @@ def test_a_link_leads_to_series_nodule_and_slice(browser: Browser, folder: Path)
     shown.page.wait_for_function("scanned(voxel())[0] === 11")
     shown.page.get_by_label("Series").select_option(OTHER)
     shown.wait(OTHER)
+    assert shown.errors == []
     shown.run("location.hash = '#series=none'")
     shown.page.get_by_text("Series none is not in this folder.").wait_for()
 
@@ -256,6 +257,7 @@ def test_left_front_and_head_are_where_they_belong(form: str, turned: tuple[Show
         assert len(rows) > 100
         assert rows.mean() < 0.45 * pixels.shape[0], key
         assert (columns.mean() > 0.5 * pixels.shape[1]) == right, key
+    assert shown.errors == []
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 800), ("dark", 390)])

@@ -202,6 +202,7 @@ function list() {
 }
 
 function choose(number) {
+  if (!state.entry) return;
   const { nodules, id } = state.entry;
   if (!nodules.length) return;
   state.nodule = (number + nodules.length) % nodules.length;
@@ -250,7 +251,7 @@ async function show(entry) {
 function begin(entry) {
   byId("series").value = entry.id;
   const [slices, rows, columns] = entry.shape, mm = entry.spacing_mm.map((one) => Number(one.toFixed(2)));
-  byId("facts").textContent = `${columns} × ${rows} × ${slices} voxels of ${mm[2]} × ${mm[1]} × ${mm[0]} mm`;
+  byId("facts").textContent = `${SERIES.series.length > 1 ? "" : `${entry.id} · `}${columns} × ${rows} × ${slices} voxels of ${mm[2]} × ${mm[1]} × ${mm[0]} mm`;
   const reference = byId("masks").querySelector("[data-mask=reference]");
   reference.disabled = byId("both").hidden = !entry.compared;
   reference.title = entry.compared ? "Ground truth (G)" : "No ground truth was given for this series";
@@ -334,7 +335,7 @@ function connect() {
     byId(id).addEventListener("change", () => setWindow(Number(byId("centre").value), Number(byId("width").value)));
   }
   byId("opacity").addEventListener("input", paintMasks);
-  byId("slice").addEventListener("input", () => { const at = voxel(); at[plane()] = Number(byId("slice").value); go(at); });
+  byId("slice").addEventListener("input", () => { if (!state.entry) return; const at = voxel(); at[plane()] = Number(byId("slice").value); go(at); });
   byId("series").addEventListener("change", () => { location.hash = `#series=${byId("series").value}`; });
   addEventListener("hashchange", follow);
   addEventListener("keydown", onKey, true);

@@ -1,7 +1,6 @@
 // A series' voxels, from the script file that holds them: figures/viewer/packing.py says how they are packed.
 "use strict";
 
-
 let handOver = null; // resolves with what the script of a series hands over
 globalThis.sliceStream = (voxels) => handOver?.(voxels);
 

@@ -209,6 +209,12 @@ def test_the_wheel_scrolls_and_a_click_moves_the_crosshair(browser: Browser, fol
     _, row, column = shown.place()
     assert row < 14
     assert column > 28, "the patient's left is on the right"
+    shown.page.keyboard.down("Control")
+    shown.page.mouse.wheel(0, -100)
+    shown.page.wait_for_function("viewer.scene.pan2Dxyzmm[3] > 1.05")
+    shown.page.keyboard.up("Control")
+    shown.press("0")
+    assert shown.run("viewer.scene.pan2Dxyzmm[3]") == 1
     shown.page.mouse.down(button="right")
     shown.page.mouse.move(box["x"] + box["width"] * 0.7, box["y"] + box["height"] * 0.25, steps=4)
     shown.page.mouse.up(button="right")
@@ -280,4 +286,12 @@ def test_3d_shows_the_masks(browser: Browser, folder: Path) -> None:
     assert reddish() > 100
     shown.press("r")
     assert reddish() == 0
+    before = shown.run("viewer.scene.renderAzimuth")
+    box = shown.page.locator("#gl").bounding_box()
+    assert box is not None
+    shown.page.mouse.move(box["x"] + 200, box["y"] + 150)
+    shown.page.mouse.down()
+    shown.page.mouse.move(box["x"] + 260, box["y"] + 150, steps=3)
+    shown.page.mouse.up()
+    assert shown.run("viewer.scene.renderAzimuth") != before
     assert shown.errors == []

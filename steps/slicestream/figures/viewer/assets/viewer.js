@@ -323,6 +323,14 @@ function dragWindow(down) {
   addEventListener("mouseup", (up) => up.button === 2 && stop.abort(), stop);
 }
 
+// A pinch on a touchpad comes as a turn of the wheel with Control.
+function zoomByWheel(turn) {
+  if (!turn.ctrlKey || !state.entry) return;
+  turn.preventDefault();
+  turn.stopImmediatePropagation();
+  zoom(turn.deltaY < 0 ? 1.1 : 1 / 1.1);
+}
+
 function connect() {
   const clicked = (selector, act) => { for (const one of document.querySelectorAll(selector)) one.addEventListener("click", () => act(one.dataset)); };
   clicked("[data-layout]", ({ layout }) => setLayout(layout));
@@ -364,6 +372,7 @@ async function start() {
   press("[data-layout]", (button) => button.dataset.layout === state.layout);
   if (!document.createElement("canvas").getContext("webgl2")) return complain("This browser draws no WebGL 2, which the viewer needs.");
   byId("gl").addEventListener("mousedown", dragWindow); // before NiiVue listens
+  byId("gl").addEventListener("wheel", zoomByWheel);
   await viewer.attachTo("gl");
   const { gl } = viewer, lit = viewer.renderGradientShader.program; // NiiVue 0.69 forgets the masks in this shader
   gl.useProgram(lit);

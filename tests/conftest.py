@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from slicestream.__main__ import main
+
+# A job in the background of a script ignores Ctrl-C, and so would all that the tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PATIENTS = 6  # one for each scanner habit; the second has two studies
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -203,6 +206,35 @@ def test_a_missing_folder_a_short_key_and_the_source_as_target_are_refused(key: 
     said = capsys.readouterr().err.splitlines()
     assert ["not a folder" in said[0], "the folder of the source" in said[1], "16" in said[2]] == [True] * 3
     assert not (study.parent / "out").exists()
+
+
+def test_a_file_that_cannot_be_read_is_named(
+    study: Path, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    locked, opened = min(study.rglob("*.dcm")), Path.open
+
+    def refuse(path: Path, *args, **kwargs):
+        if path == locked:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    assert run(study, key, tmp_path / "out") == 2
+    assert f"{locked}: cannot be read (Permission denied)" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_is_told_as_one(key: Path, tmp_path: Path) -> None:
+    ct_slice(tmp_path / "study/a.dcm", z_mm=0.0, Rows=512, Columns=512, PixelData=b"\0" * 512 * 512 * 2)
+    words = ["deidentify", "--dicom", tmp_path / "study", "--pseudonym-key", key, "--out", tmp_path / "out"]
+    shell = 'trap "" XFSZ; ulimit -f 100; exec "$@"'  # 100 blocks, of 512 bytes or of 1024
+    ran = subprocess.run(
+        ["sh", "-c", shell, "sh", sys.executable, "-m", "slicestream", *words],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 2
+    assert "File too large; nothing was kept half-written" in ran.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_delivery_that_is_there_is_not_mixed_with_another(study: Path, key: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from pydicom.uid import UID
 
 from slicestream import __version__
 from slicestream.dicom.burned_in import shows_a_head, why_aside
+from slicestream.dicom.classify import has_dicm
 from slicestream.dicom.confidentiality import Options, edition
 from slicestream.dicom.deidentification import Deidentifier, read_whole, write_deidentified
 from slicestream.dicom.files import needed
@@ -26,7 +27,6 @@ from slicestream.volumes.staging import staged
 
 _PROGRESS_EVERY_S = 5.0
 _NAMES_SHOWN = 5
-_MAGIC_AT = 128
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,21 +83,26 @@ def run(args: argparse.Namespace) -> None:
 
 @dataclass(kw_only=True)
 class _Delivery:
-    """What has been written so far, and what was left out. File names of the source stay in memory."""
+    """What has been written so far, and what was left out. Names and UIDs of the source stay in memory."""
 
     room: Path
     worker: Deidentifier
     accept_unstated: bool
-    written: dict[str, Path] = field(default_factory=dict)
+    written: set[str] = field(default_factory=set)
     patients: set[str] = field(default_factory=set)
     series: set[str] = field(default_factory=set)
     kinds: Counter[str] = field(default_factory=Counter)
     aside: dict[str, list[Path]] = field(default_factory=lambda: defaultdict(list))
     heads: int = 0
 
+    @property
+    def left_out(self) -> int:
+        """Number of files that were set aside."""
+        return sum(len(paths) for paths in self.aside.values())
+
     def add(self, path: Path) -> None:
-        """De-identify one file, or note why not. Raises StudyError where it is damaged."""
-        if not _is_dicom(path):
+        """De-identify one file, or note why not. Raises StudyError where it is damaged or unreadable."""
+        if not has_dicm(path):
             self.aside["not DICOM"].append(path)
             return
         dataset = read_whole(path)
@@ -118,7 +123,7 @@ class _Delivery:
                 raise StudyError(f"{path}: {name} is not one valid UID. Correct the header.")
         series = str(dataset.SeriesInstanceUID)
         write_deidentified(dataset, self.room / patient / series / f"{dataset.SOPInstanceUID}.dcm", path)
-        self.written[source] = path
+        self.written.add(source)
         self.patients.add(patient)
         self.series.add(series)
         kind = dataset.SOPClassUID.name
@@ -127,12 +132,13 @@ class _Delivery:
 
     def check(self, folder: Path, *, strict: bool) -> None:
         """Raise StudyError where there is nothing to hand on, or, if `strict`, where a file was set aside."""
-        out = sum(len(paths) for paths in self.aside.values())
         if not self.written:
-            raise StudyError(f"{folder}: no file to hand on ({out} set aside); need DICOM files. See the lines above.")
-        if strict and out:
             raise StudyError(
-                f"{folder}: {out} files would be set aside, and --strict was given; nothing was written. "
+                f"{folder}: no file to hand on ({self.left_out} set aside); need DICOM files. See the lines above."
+            )
+        if strict and self.left_out:
+            raise StudyError(
+                f"{folder}: {self.left_out} files would be set aside, and --strict was given; nothing was written. "
                 "Remove them, or leave --strict out."
             )
 
@@ -161,9 +167,9 @@ class _Delivery:
         for (_, action), count in self.worker.counts.items():
             totals[action] += count
         options = "; ".join(meaning for _, meaning in self.worker.options.codes())
-        out = sum(len(paths) for paths in self.aside.values())
         lines = [
-            f"{len(self.patients)} patients, {len(self.series)} series, {len(self.written)} files; {out} set aside",
+            f"{len(self.patients)} patients, {len(self.series)} series, {len(self.written)} files; "
+            f"{self.left_out} set aside",
             f"DICOM PS3.15 {edition()}: {options}",
             f"elements: {', '.join(f'{count} {action}' for action, count in sorted(totals.items()))}",
         ]
@@ -185,11 +191,6 @@ def _files(folder: Path, out: Path) -> list[Path]:
         folders.sort()
         found += [Path(where, name) for name in sorted(names)]
     return [path for path in found if path.is_file()]
-
-
-def _is_dicom(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(_MAGIC_AT + 4)[_MAGIC_AT:] == b"DICM"
 
 
 def _tell(delivery: _Delivery) -> None:

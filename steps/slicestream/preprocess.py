@@ -102,15 +102,16 @@ def run(args: argparse.Namespace) -> None:
         account.set_aside(finding.as_annotation() if finding.path in drawn else finding, listed=index == 1)
     if args.dry_run:
         listed = _all_series(patients, account, pixels=False)
-        _print_plan(listed, key, args.negatives, backgrounds, _Found(account=account, annotations=annotations))
+        _print_plan(listed, key, args.negatives, backgrounds, account=account, annotations=annotations)
         _check_usable(account, cohort, args.cohort, patients)
         _tell(cohort, account)
         annotations.tell(_say, cohort, all_series=index == 1)
         return
     tag = f"{index}of{count}"
     with staged(args.out) as room, recorded("preprocess", room, tag=tag) as record:
-        found = _Found(account=account, annotations=annotations)
-        share = _Share(room=room, key=key, negatives=args.negatives, record=record, found=found)
+        share = _Share(
+            room=room, key=key, negatives=args.negatives, record=record, account=account, annotations=annotations
+        )
         with IdentityWriter(_private(room / f"source-{tag}.identity")) as identities:
             share.write_patients(patients, identities)
         _check_usable(account, cohort, args.cohort, patients)
@@ -126,14 +127,6 @@ def run(args: argparse.Namespace) -> None:
     _summarise(share, cohort)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Found:
-    """What became of the files of a cohort, and what is drawn on them."""
-
-    account: Account
-    annotations: Annotations
-
-
 @dataclass(kw_only=True)
 class _Share:
     """What has been written of a share so far."""
@@ -142,23 +135,24 @@ class _Share:
     key: bytes
     negatives: float
     record: RunRecord
-    found: _Found
+    account: Account
+    annotations: Annotations
     entries: list[dict[str, Any]] = field(default_factory=list)
     backgrounds: list[dict[str, Any]] = field(default_factory=list)
     stacks: list[SliceStack] = field(default_factory=list)
 
     def write_patients(self, patients: list[Patient], identities: IdentityWriter) -> None:
         total, told = sum(len(patient.batches) for patient in patients), time.monotonic()
-        for number, (patient, series) in enumerate(_all_series(patients, self.found.account, pixels=True), start=1):
+        for number, (patient, series) in enumerate(_all_series(patients, self.account, pixels=True), start=1):
             series_id = _series_id(self.key, patient, series)
             try:
                 # file names within the cohort: the way back from a pseudonym, kept in the identity map only
                 identities.add(series_id, series.headers, ["/".join(s.path.parts[-4:]) for s in series.slices])
             except StudyError as error:  # a header that cannot be kept
-                self.found.account.unusable(series, error)
+                self.account.unusable(series, error)
                 continue
             annotated = self._write_series(series_id, series)
-            self.found.account.used(series, str(series_id), annotated=annotated)
+            self.account.used(series, str(series_id), annotated=annotated)
             if time.monotonic() - told > _PROGRESS_EVERY_S:
                 told = time.monotonic()
                 _say(f"{number} of about {total} series")
@@ -167,9 +161,9 @@ class _Share:
         self.record.bytes_in = sum(patient.bytes for patient in patients)
 
     def write_backgrounds(self, patients: list[Patient]) -> None:
-        for patient, series in _all_series(patients, self.found.account, pixels=True):
+        for patient, series in _all_series(patients, self.account, pixels=True):
             assert series.hu is not None
-            series_id, drawing = _series_id(self.key, patient, series), self.found.annotations.of(series)
+            series_id, drawing = _series_id(self.key, patient, series), self.annotations.of(series)
             nodule = np.zeros(series.geometry.shape, np.bool_) if drawing is None else drawing.labels > 0
             chosen = _spread(series)
             stack = SliceStack(
@@ -207,7 +201,7 @@ class _Share:
         path = self.room / f"{series_id}.volume"
         volume_hash = write_volume(path, volume)
         self.record.add_output(path, volume_hash)
-        drawing = self.found.annotations.of(series)
+        drawing = self.annotations.of(series)
         nodule = None if drawing is None else drawing.labels > 0
         chosen = _chosen(series_id, nodule, self.negatives)
         entry = {
@@ -306,7 +300,9 @@ def _print_plan(
     key: bytes,
     negatives: float,
     backgrounds: list[Patient],
-    found: _Found,
+    *,
+    account: Account,
+    annotations: Annotations,
 ) -> None:
     """Print what would leave the laptop. Sizes are before compression: an upper bound."""
     print(f"{'patient-series (pseudonyms)':<34} {'to inference: volume':>26} {'to training: slices':>26}")
@@ -314,15 +310,15 @@ def _print_plan(
     for patient, series in listed:
         series_id = _series_id(key, patient, series)
         slices, rows, columns = series.geometry.shape
-        drawing = found.annotations.of(series)
-        found.account.used(series, str(series_id), annotated=drawing is not None)
+        drawing = annotations.of(series)
+        account.used(series, str(series_id), annotated=drawing is not None)
         training = len(_chosen(series_id, None if drawing is None else drawing.labels > 0, negatives))
         megabytes = slices * rows * columns * 2e-6, training * rows * columns * 3e-6
         totals += (slices, megabytes[0], training, megabytes[1])
         print(
             f"{series_id!s:<34} {slices:>7} slices {megabytes[0]:>8.1f} MB {training:>7} slices {megabytes[1]:>8.1f} MB"
         )
-    for patient, series in _all_series(backgrounds, found.account, pixels=False):
+    for patient, series in _all_series(backgrounds, account, pixels=False):
         _, rows, columns = series.geometry.shape
         training = len(_spread(series))
         totals += (0, 0, training, training * rows * columns * 3e-6)

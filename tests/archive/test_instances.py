@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ct_files import change, ct_series, ct_slice
-from slicestream.archive.instances import is_uid, local_files
+from slicestream.archive.instances import count_of, is_uid, local_files
 from slicestream.errors import StudyError
 
 
@@ -57,3 +57,10 @@ def test_a_file_that_no_archive_could_keep_is_refused(header: dict[str, str], ex
 def test_a_uid_is_digits_and_dots_and_64_long_at_most() -> None:
     assert all(map(is_uid, ["1", "1.2.840", "2.25." + "1" * 59]))
     assert not any(map(is_uid, ["", "1.", ".1", "1..2", "a", "1.2\n", "../1", "2.25." + "1" * 60, 12, None]))
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("40", 40), ("", None), ("-1", None), ("٤", None), ("4.0", None), ("9" * 5000, None)]
+)
+def test_a_count_is_a_short_whole_number_or_none(text: str, number: int | None) -> None:
+    assert count_of(text) == number

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import JPEG2000Lossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
@@ -26,7 +27,7 @@ from slicestream.dicom import decoder as decoder_module
 from slicestream.dicom import decoder_child
 from slicestream.dicom.decoder import MEMORY_BYTES, SECONDS, Decoder, Frame, shared_decoder
 from slicestream.dicom.files import read_dicom
-from slicestream.dicom.pixels import read_hounsfield
+from slicestream.dicom.pixels import check_plain_grey, hounsfield
 from slicestream.errors import SeriesError, StudyError
 
 PATH = Path("k.dcm")
@@ -51,6 +52,13 @@ def slice_in(path: Path, syntax: str) -> Path:
     image.compress(syntax)
     image.save_as(path)
     return path
+
+
+def hounsfield_of(path: Path) -> NDArray[np.int16]:
+    """Return the HU of the image in a file, after the same check as a slice of a series."""
+    image = read_dicom(path)
+    check_plain_grey(image, path)
+    return hounsfield(image, path)
 
 
 def encoded(tmp_path: Path, syntax: str) -> bytes:
@@ -154,7 +162,7 @@ def test_a_header_that_claims_too_many_pixels_is_one_line(tmp_path: Path) -> Non
     image.Rows = image.Columns = 60_000
     image.save_as(path)
     with pytest.raises(SeriesError, match="60000 x 60000 pixels; need at most 16777216"):
-        read_hounsfield(path)
+        hounsfield_of(path)
 
 
 @pytest.mark.parametrize("syntax", [RLELossless, JPEGLSLossless, JPEG2000Lossless])
@@ -239,8 +247,9 @@ def test_the_child_ends_with_its_parent(tmp_path: Path) -> None:
     path = slice_in(tmp_path / "a.dcm", RLELossless)
     script = (
         "import os, sys\nfrom pathlib import Path\nfrom slicestream.dicom.decoder import shared_decoder\n"
-        "from slicestream.dicom.pixels import read_hounsfield\n"
-        "read_hounsfield(Path(sys.argv[1]))\nprint(shared_decoder()._child.pid, flush=True)\nos._exit(0)\n"
+        "from slicestream.dicom.files import read_dicom\nfrom slicestream.dicom.pixels import hounsfield\n"
+        "path = Path(sys.argv[1])\nhounsfield(read_dicom(path), path)\n"
+        "print(shared_decoder()._child.pid, flush=True)\nos._exit(0)\n"
     )
     done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, check=True)
     pid, deadline = int(done.stdout), time.monotonic() + 5
@@ -254,10 +263,10 @@ def test_the_child_ends_with_its_parent(tmp_path: Path) -> None:
 
 def test_one_child_serves_a_whole_run(tmp_path: Path) -> None:
     path = slice_in(tmp_path / "a.dcm", JPEGLSLossless)
-    read_hounsfield(path)
+    hounsfield_of(path)
     pid = child_of(shared_decoder())
     for _ in range(3):
-        assert np.array_equal(read_hounsfield(path), STORED.astype(np.int16) - 1024)
+        assert np.array_equal(hounsfield_of(path), STORED.astype(np.int16) - 1024)
     assert child_of(shared_decoder()) == pid
 
 
@@ -333,7 +342,7 @@ def test_a_text_of_megabytes_is_not_unpacked(tmp_path: Path) -> None:
         content[:slope] + b"\x28\x00\x53\x10" + len(value).to_bytes(4, "little") + value + content[slope + 8 :]
     )
     with pytest.raises(StudyError, match=r"text\.dcm: RescaleSlope holds 4000000 bytes; need at most 65536"):
-        read_hounsfield(path)
+        hounsfield_of(path)
 
 
 def test_pixel_data_that_is_called_text_is_one_line(tmp_path: Path) -> None:
@@ -341,4 +350,4 @@ def test_pixel_data_that_is_called_text_is_one_line(tmp_path: Path) -> None:
     content = path.read_bytes()
     path.write_bytes(content.replace(b"\xe0\x7f\x10\x00OB", b"\xe0\x7f\x10\x00UT"))
     with pytest.raises(StudyError, match=r"a\.dcm: [^\n]*$"):
-        read_hounsfield(path)
+        hounsfield_of(path)

@@ -361,5 +361,5 @@ def test_the_headers_stay_as_they_were() -> None:
     source = cases.odd_headers(cases.ODD_HEADERS["ACR-NEMA dates"])
     before = [str(header) for header in source]
     build_segmentation(cases.mask(), source)
-    sources_of(source, 2.5)[0].SOPInstanceUID = "1.2.3.99"
+    sources_of(cases.mask(), source)[0].SOPInstanceUID = "1.2.3.99"
     assert [str(header) for header in source] == before

@@ -148,6 +148,13 @@ def test_few_patients_are_called_few() -> None:
     assert "Tested on few" not in model_card(facts(metrics=many))
 
 
+def test_spheres_are_told_from_outlines() -> None:
+    assert "are spheres" not in model_card(facts())
+    found = metrics()
+    found["nodules"]["forms"] = {"outline": 1, "sphere": 31}
+    assert "Of the reference nodules tested on, 31 are spheres" in model_card(facts(metrics=found))
+
+
 def test_the_same_facts_give_the_same_card() -> None:
     assert model_card(facts()) == model_card(facts())
 

@@ -7,11 +7,18 @@ import numpy as np
 import pytest
 
 import output_cases as cases
-from slicestream.figures.nodules import COLUMNS, nodule_rows, nodules_csv
+from slicestream.figures.nodules import COLUMNS, NoduleRow, nodule_rows, nodules_csv
+from slicestream.volumes.mask import Mask
+from slicestream.volumes.measures import measure
+
+
+def made_rows(mask: Mask, reference: Mask | None = None) -> list[NoduleRow]:
+    volume, origin = cases.volume(), cases.ORIGIN_LPS_MM
+    return nodule_rows(volume, mask, reference, origin, found=measure(volume, mask.labels, origin))
 
 
 def test_a_box_of_known_size_hu_and_place_is_measured() -> None:
-    row = nodule_rows(cases.volume(), cases.mask(), None, cases.ORIGIN_LPS_MM)[0]
+    row = made_rows(cases.mask())[0]
     assert (row.nodule, row.status, row.score, row.matched) == (2, "candidate", 0.91, None)
     assert row.volume_mm3 == pytest.approx(48 * 2.5 * 0.7 * 0.8)
     # corner to corner, 3 rows and 5 columns between centres, plus one pixel
@@ -23,7 +30,7 @@ def test_a_box_of_known_size_hu_and_place_is_measured() -> None:
 
 
 def test_candidates_and_missed_nodules_get_their_status() -> None:
-    rows = nodule_rows(cases.volume(), cases.mask(), cases.reference(), cases.ORIGIN_LPS_MM)
+    rows = made_rows(cases.mask(), cases.reference())
     assert [(row.nodule, row.status, row.matched) for row in rows] == [
         (2, "true_positive", 1),
         (5, "false_positive", None),
@@ -34,7 +41,7 @@ def test_candidates_and_missed_nodules_get_their_status() -> None:
 
 
 def test_the_table_is_sorted_and_rounded_and_empty_where_nothing_is_known() -> None:
-    rows = nodule_rows(cases.volume(), cases.mask(), cases.reference(), cases.ORIGIN_LPS_MM)
+    rows = made_rows(cases.mask(), cases.reference())
     text = nodules_csv(reversed(rows))
     assert text == nodules_csv(rows)
     found = list(csv.DictReader(io.StringIO(text)))
@@ -47,5 +54,5 @@ def test_the_table_is_sorted_and_rounded_and_empty_where_nothing_is_known() -> N
 
 def test_an_empty_mask_without_reference_has_no_rows() -> None:
     empty = cases.mask(np.zeros(cases.SHAPE, np.uint16))
-    assert nodule_rows(cases.volume(), empty, None, cases.ORIGIN_LPS_MM) == []
+    assert made_rows(empty) == []
     assert nodules_csv([]) == ",".join(COLUMNS) + "\n"

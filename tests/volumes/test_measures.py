@@ -73,3 +73,34 @@ def test_mean_and_deviation_are_those_of_the_voxels() -> None:
     assert (label, found.mean_hu, found.std_hu, found.volume_mm3) == (3, 10.0, 30.0, 2.0)
     assert found.written("std_hu") == 30.0
     assert measure(volume(hu), np.zeros_like(labels), (0.0, 0.0, 0.0)) == {}
+
+
+def test_disc_of_21_pixels_across_measures_21_pixels() -> None:
+    disc = ball((1, 31, 31), (0, 15, 15), 10.0)
+    assert longest_diameter_mm(disc, (5.0, 1.0, 1.0)) == pytest.approx(21.0)
+    assert longest_diameter_mm(disc, (5.0, 0.5, 0.5)) == pytest.approx(10.5)
+
+
+def test_diameter_is_taken_within_a_slice_and_not_across_slices() -> None:
+    rod = np.zeros((4, 20, 20), bool)
+    rod[0:4, 5, 5] = True
+    assert longest_diameter_mm(rod, (10.0, 1.0, 1.0)) == pytest.approx(1.0)
+
+
+def test_diameter_of_a_diagonal_is_its_length_plus_a_pixel() -> None:
+    line = np.zeros((1, 9, 9), bool)
+    line[0, range(4), range(4)] = True
+    assert longest_diameter_mm(line, (1.0, 1.0, 1.0)) == pytest.approx(3 * 2**0.5 + 1)
+
+
+def test_diameter_of_random_shapes_equals_the_brute_force_one() -> None:
+    generator = np.random.default_rng(3)
+    for _ in range(20):
+        shape = generator.random((2, 12, 9)) > 0.8
+        points = [np.argwhere(plane) * (0.7, 0.9) for plane in shape]
+        brute = max(np.linalg.norm(a - b) for plane in points for a in plane for b in plane)
+        assert longest_diameter_mm(shape, (2.0, 0.7, 0.9)) == pytest.approx(brute + 0.8)
+
+
+def test_diameter_of_nothing_is_zero() -> None:
+    assert longest_diameter_mm(np.zeros((2, 4, 4), bool), (1.0, 1.0, 1.0)) == 0.0

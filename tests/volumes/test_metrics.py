@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from made import ball, mask, reference
+from made import mask, reference
 from slicestream.errors import ArtefactError
-from slicestream.volumes.metrics import bounding_box, compare, longest_diameter_mm, match
+from slicestream.volumes.metrics import compare, match
 
 
 def boxes(*spans, shape=(4, 20, 20)):
@@ -11,41 +11,6 @@ def boxes(*spans, shape=(4, 20, 20)):
     for label, span in spans:
         labels[span] = label
     return labels
-
-
-def test_disc_of_21_pixels_across_measures_21_pixels():
-    disc = ball((1, 31, 31), (0, 15, 15), 10.0)
-    assert longest_diameter_mm(disc, (5.0, 1.0, 1.0)) == pytest.approx(21.0)
-    assert longest_diameter_mm(disc, (5.0, 0.5, 0.5)) == pytest.approx(10.5)
-
-
-def test_diameter_is_taken_within_a_slice_and_not_across_slices():
-    rod = boxes((1, np.s_[0:4, 5, 5]))
-    assert longest_diameter_mm(rod > 0, (10.0, 1.0, 1.0)) == pytest.approx(1.0)
-
-
-def test_diameter_of_a_diagonal_is_its_length_plus_a_pixel():
-    line = np.zeros((1, 9, 9), bool)
-    line[0, range(4), range(4)] = True
-    assert longest_diameter_mm(line, (1.0, 1.0, 1.0)) == pytest.approx(3 * 2**0.5 + 1)
-
-
-def test_diameter_of_random_shapes_equals_the_brute_force_one():
-    generator = np.random.default_rng(3)
-    for _ in range(20):
-        shape = generator.random((2, 12, 9)) > 0.8
-        points = [np.argwhere(plane) * (0.7, 0.9) for plane in shape]
-        brute = max(np.linalg.norm(a - b) for plane in points for a in plane for b in plane)
-        assert longest_diameter_mm(shape, (2.0, 0.7, 0.9)) == pytest.approx(brute + 0.8)
-
-
-def test_diameter_of_nothing_is_zero():
-    assert longest_diameter_mm(np.zeros((2, 4, 4), bool), (1.0, 1.0, 1.0)) == 0.0
-
-
-def test_bounding_box_holds_every_voxel_and_no_more():
-    box = bounding_box(boxes((1, np.s_[1:3, 4:7, 8:9])) > 0)
-    assert box == np.s_[1:3, 4:7, 8:9]
 
 
 def test_iou_of_two_shifted_squares_is_the_hand_computed_one():

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 from slicestream.archive.address import Address
 from slicestream.archive.http import Http, content, pieces, said
-from slicestream.archive.instances import Instance, LocalFile, Series, Study, checked_uid
+from slicestream.archive.instances import Instance, LocalFile, Series, Study, checked_uid, count_of
 from slicestream.archive.multipart import FormError, body, boundary_of, length, save_only_part
 from slicestream.archive.reasons import reason_text
 from slicestream.errors import ArchiveError
@@ -63,7 +63,7 @@ class DicomWeb:
                 uid=self._uid(item, SERIES),
                 modality=_text(item, "00080060"),
                 description=_text(item, "0008103E"),
-                count=int(count) if (count := _text(item, "00201209")).isdecimal() else None,
+                count=count_of(_text(item, "00201209")),
             )
             for item in self._all(f"/studies/{study}/series", {"includefield": ("0008103E", "00201209")})
         ]

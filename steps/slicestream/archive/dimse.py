@@ -26,7 +26,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at run 
 
 from slicestream.archive.address import Address
 from slicestream.archive.faults import told
-from slicestream.archive.instances import Instance, LocalFile, Series, Study, checked_uid, is_uid
+from slicestream.archive.instances import Instance, LocalFile, Series, Study, checked_uid, count_of, is_uid
 from slicestream.archive.patience import ANSWER_S, CONNECT_S, TransientError
 from slicestream.archive.reasons import NotOfferedError, reason_text
 from slicestream.archive.watch import Watch, hang_up
@@ -96,7 +96,7 @@ class Dimse:
                 uid=self._uid(found, "SeriesInstanceUID"),
                 modality=_text(found, "Modality"),
                 description=_text(found, "SeriesDescription"),
-                count=int(n) if (n := _text(found, "NumberOfSeriesRelatedInstances")).isdecimal() else None,
+                count=count_of(_text(found, "NumberOfSeriesRelatedInstances")),
             )
             for found in self._find("SERIES", asked, shown)
         ]
@@ -354,13 +354,13 @@ def _accepts(association: Association, abstract_syntax: str) -> bool:
 def _rejection(association: Association, address: Address, calling: str) -> str:
     answer = association.acceptor.primitive
     source, reason = (answer.result_source, answer.diagnostic) if answer else (None, None)
-    told = {
+    known = {
         (1, 7): f"knows no AE title '{address.aet}'. Check the part before the @, in upper and lower case.",
         (1, 3): f"does not know our AE title '{calling}'. Have it added there, or give another with --aet.",
         (3, 1): "is too busy. Run again later.",
         (3, 2): "has too many associations open. Run again later.",
     }
-    text = told.get((source or 0, reason or 0), f"rejects the association (source {source}, reason {reason}).")
+    text = known.get((source or 0, reason or 0), f"rejects the association (source {source}, reason {reason}).")
     return f"{address}: {text}"
 
 

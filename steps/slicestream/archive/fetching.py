@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pydicom.errors import InvalidDicomError
@@ -81,7 +82,7 @@ def fetch(archive: Archive, series: Sequence[Series], folder: Path, *, where: st
     """
     instances: list[Instance] = []
     for one in series:
-        found = patiently(lambda one=one: archive.instances(one.study, one.uid), where=where, retries=retries)  # type: ignore[misc]
+        found = patiently(partial(archive.instances, one.study, one.uid), where=where, retries=retries)
         unique = {instance.uid: instance for instance in found}
         if (one.count is not None and one.count != len(unique)) or not unique:
             raise ArchiveError(
@@ -94,9 +95,10 @@ def fetch(archive: Archive, series: Sequence[Series], folder: Path, *, where: st
     for instance in instances:
         path = folder / instance.series / f"{instance.uid}.dcm"
         path.parent.mkdir(parents=True, exist_ok=True)
-        patiently(lambda i=instance, p=path: _fetch(archive, i, p, where), where=where, retries=retries)  # type: ignore[misc]
-        whole += path.stat().st_size
-        progress.add(1, path.stat().st_size)
+        patiently(partial(_fetch, archive, instance, path, where), where=where, retries=retries)
+        size = path.stat().st_size
+        whole += size
+        progress.add(1, size)
     progress.end()
     return whole
 

@@ -41,7 +41,7 @@ class Http:
     def request(
         self, method: str, path: str, *, headers: Mapping[str, str], body: Iterable[bytes] | None = None
     ) -> Iterator[urllib3.BaseHTTPResponse]:
-        """Yield the answer, of any status but those that `_refusal` knows, its content not read yet.
+        """Yield the answer, of any status but those that `_refuse` knows, its content not read yet.
 
         Raises
         ------

@@ -78,6 +78,11 @@ def checked_uid(value: object, *, where: str, what: str) -> str:
     return text
 
 
+def count_of(text: str) -> int | None:
+    """Return the number that an archive gave (VR IS, PS3.5 6.2: 12 characters at most), None where it is none."""
+    return int(text) if re.fullmatch(r"[0-9]{1,12}", text) else None
+
+
 def local_files(paths: Sequence[Path]) -> tuple[list[LocalFile], list[Path]]:
     """Return the DICOM files among `paths` and in folders there, and what in the folders is none.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from pydicom import dcmread
+from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 
@@ -51,6 +52,4 @@ def _same(sent: Dataset, kept: Dataset, tag: BaseTag) -> bool:
 
 
 def _name(tag: BaseTag) -> str:
-    from pydicom.datadict import keyword_for_tag
-
     return keyword_for_tag(tag) or str(tag)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from slicestream.dicom.files import one_line, text_of
 from slicestream.dicom.manifest import ANNOTATION, Finding, counted, refusal
-from slicestream.dicom.series import Series
+from slicestream.dicom.series import Series, unusable
 from slicestream.errors import StudyError
 
 _TOLD = 20  # lines on what was set aside; the manifest has all
@@ -54,17 +54,7 @@ class Account:
 
     def unusable(self, series: Series, error: StudyError) -> None:
         """Note a series that was read but cannot be kept. Raises StudyError where strict."""
-        paths = {source.path for source in series.slices}
-        self.set_aside(
-            Finding(
-                path=min(paths).parent,
-                reason=error.reason or "header",
-                found="CT",
-                text=str(error),
-                files=len(paths),
-                series=series.uid,
-            )
-        )
+        self.set_aside(unusable(series.uid, series.slices, error))
 
     def used(self, series: Series, name: str, *, annotated: bool) -> None:
         """Note a series that became the volume `name`."""

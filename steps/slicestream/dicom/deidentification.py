@@ -29,8 +29,8 @@ from slicestream import __version__
 from slicestream.dicom.confidentiality import Options, action_of, edition, row_of, type_in_iod
 from slicestream.dicom.files import needed, one_line, read_dicom, text_of
 from slicestream.dicom.pseudonyms import pseudonym
-from slicestream.errors import StudyError
-from slicestream.volumes.files import atomic_path
+from slicestream.dicom.result import save
+from slicestream.errors import OutputError, StudyError
 
 DUMMY = "ANONYMIZED"
 _PIXELS = 0x7FE0
@@ -79,14 +79,14 @@ class Deidentifier:
 
     def __init__(self, key: bytes, options: Options) -> None:
         self._key = key
-        self._options = options
+        self.options = options
         self.counts: Counter[tuple[str, str]] = Counter()
 
     def uid(self, uid: str) -> str:
         """Return the UID that stands for `uid`; those that the standard itself defines stay."""
         if not uid or UID(uid).name != uid:  # it has a name in the standard's dictionary
             return uid
-        digest = hmac.new(self._key, f"uid\0{uid}".encode(), hashlib.sha256).digest()
+        digest = self._digest("uid", uid)
         return f"2.25.{uuid.UUID(bytes=digest[:16], version=5).int}"
 
     def deidentify(self, dataset: Dataset, path: Path) -> str:
@@ -113,26 +113,23 @@ class Deidentifier:
         _renew_meta(dataset)
         return name
 
-    @property
-    def options(self) -> Options:
-        """The options of the profile that were chosen."""
-        return self._options
-
     def _days(self, identity: str) -> int:
-        digest = hmac.new(self._key, f"dates\0{identity}".encode(), hashlib.sha256).digest()
-        return 1 + int.from_bytes(digest[:8], "big") % _MOST_DAYS
+        return 1 + int.from_bytes(self._digest("dates", identity)[:8], "big") % _MOST_DAYS
+
+    def _digest(self, kind: str, text: str) -> bytes:
+        return hmac.new(self._key, f"{kind}\0{text}".encode(), hashlib.sha256).digest()
 
     def _say_so(self, dataset: Dataset) -> None:
         """Note in the dataset what was done to it (PS3.15 E.1.1, PS3.3 C.7.1.1)."""
         dataset.PatientIdentityRemoved = "YES"
         dataset.DeidentificationMethod = [f"SliceStream {__version__}", f"DICOM PS3.15 {edition()} Annex E"]
         items = []
-        for value, meaning in self._options.codes():
+        for value, meaning in self.options.codes():
             item = Dataset()
             item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, "DCM", meaning
             items.append(item)
         dataset.DeidentificationMethodCodeSequence = Sequence(items)
-        dataset.LongitudinalTemporalInformationModified = "MODIFIED" if self._options.dates else "REMOVED"
+        dataset.LongitudinalTemporalInformationModified = "MODIFIED" if self.options.dates else "REMOVED"
 
 
 class _Work:
@@ -248,16 +245,15 @@ class _Work:
 
 def write_deidentified(dataset: Dataset, path: Path, source: Path) -> None:
     """Write a dataset that was de-identified, in its own transfer syntax. Raises StudyError, OutputError."""
-    with atomic_path(path) as partial:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                dataset.save_as(partial, enforce_file_format=True)
-        except OSError:
-            raise
-        except Exception as error:  # a damaged element may fail in any way
-            reason = one_line(str(error))
-            raise StudyError(f"{source}: cannot be written again ({reason}); damaged. Fetch it again.") from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            save(path, dataset)
+    except OutputError:
+        raise
+    except Exception as error:  # a damaged element may fail in any way
+        reason = one_line(str(error))
+        raise StudyError(f"{source}: cannot be written again ({reason}); damaged. Fetch it again.") from error
 
 
 def _renew_meta(dataset: Dataset) -> None:

@@ -94,13 +94,13 @@ class FramePixels:
     def __init__(self) -> None:
         self._path: Path | None = None
         self._element: Any = None
-        self._parts: list[bytes] = []
+        self._parts: list[bytes] | None = None
 
     def element(self, path: Path, header: Dataset, frame: int) -> DataElement:
         """Return PixelData of one frame (from 0). Raises StudyError, SeriesError."""
         if path != self._path:
             self._open(path)
-        if self._parts:
+        if self._parts is not None:
             if frame >= len(self._parts):
                 raise SeriesError(f"{path}: pixels of {len(self._parts)} frames; need more. Fetch it again.")
             return DataElement("PixelData", "OB", self._parts[frame])
@@ -116,7 +116,7 @@ class FramePixels:
             return DataElement("PixelData", "OW", file.read(size))
 
     def _open(self, path: Path) -> None:
-        self._parts, self._path = [], None
+        self._parts, self._path = None, None
         head = read_dicom(path, specific_tags=["SOPClassUID"], stop_before_pixels=True)
         syntax = UID(str(needed(head.file_meta, "TransferSyntaxUID", path)), validation_mode=config.IGNORE)
         if not syntax.is_transfer_syntax:
@@ -133,6 +133,7 @@ class FramePixels:
             try:  # without an offset table the number of frames says where one ends
                 frames = generate_frames(self._element.value, number_of_frames=whole(read, "NumberOfFrames", path))
                 self._parts = [encapsulate([part]) for part in frames]
+                self._element = None  # else all of it would be held twice
             except Exception as error:  # damaged fragments fail in any way
                 raise SeriesError(
                     f"{path}: pixels cannot be decoded ({one_line(str(error))}); damaged. Fetch it again."

@@ -28,15 +28,16 @@ FORMAT = 1
 _INDEX = "index.json"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _IMPLEMENTATION = UID("2.25.309862385317171717171717171717171717171")
-_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData", "IconImageSequence", "PixelDataProviderURL")
+_PIXEL_GROUP = 0x7FE0
+_PIXELS_ELSEWHERE = ("IconImageSequence", "PixelDataProviderURL")
 
 
 def strip_pixels(header: Dataset) -> None:
     """Remove pixels, overlays, curves and icons, in place: what is left is text about the image."""
-    for name in _PIXELS:
+    for name in _PIXELS_ELSEWHERE:
         if name in header:
             del header[name]
-    for tag in [tag for tag in header.keys() if tag.group & 0xFF01 in (0x5000, 0x6000) or tag.group == 0x7FE0]:  # noqa: SIM118
+    for tag in [tag for tag in header.keys() if tag.group & 0xFF01 in (0x5000, 0x6000) or tag.group == _PIXEL_GROUP]:  # noqa: SIM118
         del header[tag]
 
 

@@ -24,9 +24,9 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
-from slicestream import RESEARCH_ONLY, __version__
+from slicestream import RESEARCH_ONLY
 from slicestream.dicom import result
-from slicestream.dicom.segmentation import SOP_CLASSES, Kind, check_fit, in_segment_order, segmentation_uids
+from slicestream.dicom.segmentation import SOP_CLASSES, Kind, in_segment_order, segmentation_uids
 from slicestream.errors import ArtefactError
 from slicestream.volumes.mask import Mask
 from slicestream.volumes.measures import Measures, rounded
@@ -66,8 +66,7 @@ def series_result(mask: Mask, headers: Sequence[Dataset], found: Mapping[int, Me
         A header lacks what a report needs.
     """
     with result.built("DICOM SR", mask.id):
-        sources = result.sources_of(headers, mask.geometry.spacing_mm[0])
-        check_fit(mask, sources)
+        sources = result.sources_of(mask, headers)
         seed = result.seed_of(mask, sources[0])
         ordered = in_segment_order(mask)
         if [candidate.label for candidate in ordered] != sorted(found):
@@ -104,12 +103,9 @@ def build_report(series: Sequence[SeriesResult]) -> sr.Comprehensive3DSR:
         series_number=SERIES_NUMBER,
         sop_instance_uid=result.uid_of(seed, "report instance"),
         instance_number=1,
-        manufacturer=result.MANUFACTURER,
         is_complete=True,
         is_verified=False,
-        manufacturer_model_name=result.MODEL_NAME,
-        software_versions=__version__,
-        device_serial_number=series[0].model_hash[:16] or "none",
+        **result.equipment(series[0].model_hash),
         series_description="SliceStream measurements, for research only",
     )
     scheme = Dataset()
@@ -181,7 +177,7 @@ def _observer(one: SeriesResult) -> sr.ObservationContext:
         name=result.NAME,
         manufacturer_name=result.MANUFACTURER,
         model_name=f"{result.MODEL_NAME} {one.version}",
-        serial_number=one.model_hash[:16] or "none",
+        serial_number=result.serial_number(one.model_hash),
     )
     context = sr.ObserverContext(observer_type=codes.DCM.Device, observer_identifying_attributes=device)
     return sr.ObservationContext(observer_device_context=context)

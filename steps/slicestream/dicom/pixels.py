@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,24 +14,12 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID, RLELossless
 
 from slicestream.dicom.decoder import Frame, shared_decoder
-from slicestream.dicom.files import needed, one_line, optional, read_dicom, text_of, whole
-from slicestream.errors import SeriesError, StudyError
+from slicestream.dicom.files import needed, one_line, optional, text_of, whole
+from slicestream.errors import SeriesError
 from slicestream.volumes.volume import AIR_HU
 
 _HIGHEST_HU = 32767
 _MOST_PIXELS = 1 << 24  # 4096 x 4096; CT has up to 2048 x 2048
-
-
-def read_hounsfield(path: Path) -> NDArray[np.int16]:
-    """Read the image of one file as `hounsfield` does; nothing else of the file stays in memory.
-
-    Raises SeriesError, StudyError.
-    """
-    image = read_dicom(path)
-    if "PixelData" not in image:
-        raise StudyError(f"{path}: DICOM without pixels, or truncated before them; need an image. Fetch it again.")
-    check_plain_grey(image, path)
-    return hounsfield(image, path)
 
 
 def empty_volume(shape: tuple[int, ...], path: Path) -> NDArray[np.int16]:
@@ -140,7 +128,7 @@ def _cells(image: Dataset, path: Path) -> _Cells:
     if not isinstance(padding, int):
         return cells
     ends = [_as_stored(n, cells) for n in (padding, limit if isinstance(limit, int) else padding)]
-    return _Cells(allocated=allocated, stored=stored, shift=shift, signed=cells.signed, padding=(min(ends), max(ends)))
+    return replace(cells, padding=(min(ends), max(ends)))
 
 
 def _as_stored(value: int, cells: _Cells) -> int:

@@ -13,7 +13,9 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pydicom
 from highdicom import UID
 from pydicom import Dataset
@@ -22,7 +24,7 @@ from pydicom.uid import CTImageStorage
 from pydicom.valuerep import validate_value
 
 from slicestream import __version__
-from slicestream.errors import StudyError
+from slicestream.errors import ArtefactError, StudyError
 from slicestream.volumes.files import atomic_path
 from slicestream.volumes.mask import Mask
 
@@ -49,10 +51,30 @@ _DROPPED_IF_ODD = ("StudyDescription", "PatientAge", "DeidentificationMethod", "
 _SEXES = ("M", "F", "O", "")
 
 
-def sources_of(headers: Sequence[Dataset], between_mm: float) -> list[Dataset]:
-    """Return of each pixel-less header what a result takes over, complete; slices lie `between_mm` apart."""
+def sources_of(mask: Mask, headers: Sequence[Dataset]) -> list[Dataset]:
+    """Return of each pixel-less header what a result takes over, complete, in data sets of its own.
+
+    Raises ArtefactError where the headers are not those of the mask's slices.
+    """
     with pydicom.config.disable_value_validation():  # of the source's values: odd ones are dealt with, not warned of
-        return [_source(header, between_mm) for header in headers]
+        sources = [_source(header, mask.geometry.spacing_mm[0]) for header in headers]
+    _check_fit(mask, sources)
+    return sources
+
+
+def equipment(model_hash: str) -> dict[str, Any]:
+    """Return what each result says of its maker, as highdicom's constructors take it."""
+    return {
+        "manufacturer": MANUFACTURER,
+        "manufacturer_model_name": MODEL_NAME,
+        "software_versions": __version__,
+        "device_serial_number": serial_number(model_hash),
+    }
+
+
+def serial_number(model_hash: str) -> str:
+    """Return what stands for the device's serial number: another model is another device."""
+    return model_hash[:16] or "none"
 
 
 def seed_of(mask: Mask, source: Dataset) -> str:
@@ -102,6 +124,29 @@ def uid_of(seed: str, purpose: str) -> UID:
     """Return a UID that depends on its arguments only, of the form 2.25.<UUID> (PS3.5 B.2)."""
     digest = hashlib.sha256(f"{seed}\0{purpose}".encode()).digest()
     return UID(f"2.25.{uuid.UUID(bytes=digest[:16], version=5).int}")
+
+
+def _check_fit(mask: Mask, sources: Sequence[Dataset]) -> None:
+    """Raise ArtefactError where the headers are not those of the mask's slices."""
+    slices, rows, columns = mask.geometry.shape
+    found = {(len(sources), int(s.get("Rows", 0)), int(s.get("Columns", 0))) for s in sources}
+    if found != {(slices, rows, columns)}:
+        raise ArtefactError(
+            f"{mask.id}: source headers of (slices, rows, columns) {sorted(found)}, mask of {mask.geometry.shape}; "
+            "need the identity map that was made with this volume. Give --identities of the same preprocess run."
+        )
+    index = np.zeros((slices, 3))
+    index[:, 0] = np.arange(slices)
+    positions = np.array([[float(n) for n in source.ImagePositionPatient] for source in sources])
+    off_mm = np.abs(positions - positions[0] - mask.geometry.offset_lps_mm(index)).max()
+    cosines = np.array([float(n) for n in sources[0].ImageOrientationPatient]).reshape(2, 3)
+    turned = np.abs(cosines[::-1] - np.array(mask.geometry.direction_lps[1:])).max() > 1e-3
+    # Rounded positions wander over a long scan; half a slice distance would be another slice.
+    if turned or off_mm > 0.5 * mask.geometry.spacing_mm[0]:
+        raise ArtefactError(
+            f"{mask.id}: source slices lie up to {off_mm:.2f} mm from the mask's{', turned' if turned else ''}; need "
+            "headers in the volume's slice order. Give --identities of the same preprocess run."
+        )
 
 
 def _source(header: Dataset, between_mm: float) -> Dataset:

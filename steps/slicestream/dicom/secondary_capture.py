@@ -12,9 +12,8 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
-from slicestream import RESEARCH_ONLY, __version__
+from slicestream import RESEARCH_ONLY
 from slicestream.dicom import result
-from slicestream.dicom.segmentation import check_fit
 from slicestream.volumes.mask import Mask
 from slicestream.volumes.volume import Window
 
@@ -50,8 +49,8 @@ def write_captures(
         A header holds what no DICOM file may.
     OutputError
     """
-    sources = result.sources_of(headers, mask.geometry.spacing_mm[0])
-    check_fit(mask, sources)
+    with result.built("secondary capture", mask.id):
+        sources = result.sources_of(mask, headers)
     for number, (index, pixels) in enumerate(pictures, start=1):
         path = folder / f"{mask.id}-{index:04d}.dcm"
         with result.built("secondary capture", mask.id):
@@ -81,12 +80,9 @@ def _capture(mask: Mask, source: Dataset, pixels: NDArray[np.uint8], *, number: 
         # the readers' marks are in the picture, not in the mask
         sop_instance_uid=result.uid_of(seed, f"capture {index} {result.meaning_hash(pixels.tobytes())}"),
         instance_number=number,
-        manufacturer=result.MANUFACTURER,
         patient_orientation=_orientation(mask),
         transfer_syntax_uid="1.2.840.10008.1.2.1",
-        manufacturer_model_name=result.MODEL_NAME,
-        software_versions=__version__,
-        device_serial_number=mask.model_hash[:16] or "none",
+        **result.equipment(mask.model_hash),
         series_description="SliceStream key images, for research only",
     )
     capture.Laterality = ""  # both sides are in it

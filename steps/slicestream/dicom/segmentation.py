@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, RLELossless, SegmentationStorage
 
-from slicestream import RESEARCH_ONLY, __version__
+from slicestream import RESEARCH_ONLY
 from slicestream.dicom import result
 from slicestream.dicom.enhanced import name_frames, standing_in
 from slicestream.errors import ArtefactError
@@ -74,8 +74,7 @@ def write_segmentation(path: Path, mask: Mask, headers: Sequence[Dataset], *, ki
 def build_segmentation(mask: Mask, headers: Sequence[Dataset], *, kind: Kind = Kind.BINARY) -> Segmentation:
     """Return the SEG in memory; see `write_segmentation`."""
     with result.built("DICOM SEG", mask.id):
-        sources = result.sources_of(headers, mask.geometry.spacing_mm[0])
-        check_fit(mask, sources)
+        sources = result.sources_of(mask, headers)
         frames = standing_in(sources)
         segments, ordered = _segment_numbers(mask)
         seed, form = result.seed_of(mask, sources[0]), _FORMS[kind]
@@ -89,10 +88,7 @@ def build_segmentation(mask: Mask, headers: Sequence[Dataset], *, kind: Kind = K
             series_number=form.series_number,
             sop_instance_uid=instance,
             instance_number=1,
-            manufacturer=result.MANUFACTURER,
-            manufacturer_model_name=result.MODEL_NAME,
-            software_versions=__version__,
-            device_serial_number=mask.model_hash[:16] or "none",
+            **result.equipment(mask.model_hash),
             content_description=RESEARCH_ONLY[:64],
             content_label="NODULES",
             pixel_measures=_measures(mask, sources[0]),
@@ -116,29 +112,6 @@ def segmentation_uids(seed: str, kind: Kind) -> tuple[UID, UID]:
 def in_segment_order(mask: Mask) -> list[Candidate]:
     """Return the candidates in the order of their segments, which count from 1."""
     return sorted(mask.candidates, key=lambda candidate: candidate.label)
-
-
-def check_fit(mask: Mask, sources: Sequence[Dataset]) -> None:
-    """Raise ArtefactError where the headers are not those of the mask's slices."""
-    slices, rows, columns = mask.geometry.shape
-    found = {(len(sources), int(s.get("Rows", 0)), int(s.get("Columns", 0))) for s in sources}
-    if found != {(slices, rows, columns)}:
-        raise ArtefactError(
-            f"{mask.id}: source headers of (slices, rows, columns) {sorted(found)}, mask of {mask.geometry.shape}; "
-            "need the identity map that was made with this volume. Give --identities of the same preprocess run."
-        )
-    index = np.zeros((slices, 3))
-    index[:, 0] = np.arange(slices)
-    positions = np.array([[float(n) for n in source.ImagePositionPatient] for source in sources])
-    off_mm = np.abs(positions - positions[0] - mask.geometry.offset_lps_mm(index)).max()
-    cosines = np.array([float(n) for n in sources[0].ImageOrientationPatient]).reshape(2, 3)
-    turned = np.abs(cosines[::-1] - np.array(mask.geometry.direction_lps[1:])).max() > 1e-3
-    # Rounded positions wander over a long scan; half a slice distance would be another slice.
-    if turned or off_mm > 0.5 * mask.geometry.spacing_mm[0]:
-        raise ArtefactError(
-            f"{mask.id}: source slices lie up to {off_mm:.2f} mm from the mask's{', turned' if turned else ''}; need "
-            "headers in the volume's slice order. Give --identities of the same preprocess run."
-        )
 
 
 def _segment_numbers(mask: Mask) -> tuple[NDArray[np.uint16], list[Candidate]]:

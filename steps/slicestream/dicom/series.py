@@ -16,7 +16,7 @@ from slicestream.dicom.files import needed, optional, read_dicom, text_of
 from slicestream.dicom.identity import strip_pixels
 from slicestream.dicom.manifest import Finding
 from slicestream.dicom.pixels import check_plain_grey, empty_volume, hounsfield
-from slicestream.dicom.stack import Image, Stack, stacks_of
+from slicestream.dicom.stack import Image, Stack, by_file, stacks_of
 from slicestream.dicom.study import Batch, SourceSlice
 from slicestream.errors import AnnotationError, StudyError
 from slicestream.volumes.geometry import Geometry
@@ -69,11 +69,11 @@ def read_series(batch: Batch, *, pixels: bool = True) -> Iterator[Series | Findi
             except StudyError as error:
                 faults.setdefault(uid, error)
     except StudyError as error:  # of which series the file is cannot be told
-        yield _finding("", batch.slices, error)
+        yield unusable("", batch.slices, error)
         return
     for uid, sources in sorted(files.items()):
         if uid in faults:
-            yield _finding(uid, sources, faults[uid])
+            yield unusable(uid, sources, faults[uid])
         else:
             yield from _volumes(uid, sources, grouped.pop(uid), pixels=pixels)
 
@@ -106,7 +106,7 @@ def _volumes(
     try:
         stacks, copies = stacks_of(images, reader.hu)
     except StudyError as error:
-        yield _finding(uid, sources, error)
+        yield unusable(uid, sources, error)
         return
     if copies:
         paths = sorted(image.source.path for image in copies)
@@ -118,7 +118,7 @@ def _volumes(
         try:
             series = _series(uid, stack, reader if pixels else None)
         except StudyError as error:
-            yield _finding(uid, [image.source for image in stack.images], error)
+            yield unusable(uid, [image.source for image in stack.images], error)
             continue
         yield series
 
@@ -127,7 +127,7 @@ def _series(uid: str, stack: Stack, reader: _Reader | None) -> Series:
     for image in stack.images:  # before room is made for what headers say
         check_plain_grey(image.header, image.source.path)
     hu = empty_volume(stack.geometry.shape, stack.images[0].source.path) if reader else None
-    for index, image in enumerate(stack.images):
+    for index, image in by_file(stack.images):
         if hu is not None and reader is not None:
             hu[index] = reader.hu(image)
         strip_pixels(image.header)
@@ -174,7 +174,8 @@ class _Reader:
                     del header[name]
 
 
-def _finding(uid: str, sources: Sequence[SourceSlice], error: StudyError) -> Finding:
+def unusable(uid: str, sources: Sequence[SourceSlice], error: StudyError) -> Finding:
+    """Return what is told of a series that cannot be used; `uid` is "" where it cannot be told which one it is."""
     files = {source.path for source in sources}
     reason = error.reason or ("header" if uid else "damaged")
     return Finding(path=min(files).parent, reason=reason, found="CT", text=str(error), files=len(files), series=uid)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -80,6 +80,11 @@ def stacks_of(images: Sequence[Image], pixels: Pixels) -> tuple[list[Stack], lis
     return stacks, copies
 
 
+def by_file(images: Iterable[Image]) -> list[tuple[int, Image]]:
+    """Return index and image, the frames of one file together: opening such a file for each of them would take long."""
+    return sorted(enumerate(images), key=lambda one: "" if one[1].frame is None else str(one[1].source.path))
+
+
 def _stack(name: str, images: Sequence[Image]) -> Stack:
     ordered, geometry = _arranged(list(images))
     seen = Counter((str(needed(i.header, "SOPInstanceUID", i.source.path)), i.frame) for i in ordered)
@@ -114,14 +119,17 @@ def _without_copies(
     """Drop images whose HU, position and orientation are those of another (`same_instance`: and whose UID is)."""
     kept: list[list[Image]] = []
     copies: list[Image] = []
-    for place in places:
+    # one with a mask is kept before one without; two with a mask are both kept, and refused further on
+    sorted_places = [sorted(place, key=lambda image: image.source.mask is None) for place in places]
+    shared = by_file(_flat([place for place in sorted_places if len(place) > 1]))
+    keys = {id(image): _likeness(image, pixels, same_instance=same_instance) for _, image in shared}
+    for place in sorted_places:
         if len(place) == 1:
-            kept.append(list(place))
+            kept.append(place)
             continue
         first: dict[tuple[str, ...], Image] = {}
-        # one with a mask is kept before one without; two with a mask are both kept, and refused further on
-        for image in sorted(place, key=lambda image: image.source.mask is None):
-            key = _likeness(image, pixels, same_instance=same_instance)
+        for image in place:
+            key = keys[id(image)]
             if key in first and image.source.mask is None:
                 copies.append(image)
             else:

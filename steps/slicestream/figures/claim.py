@@ -1,7 +1,8 @@
 """The items of CLAIM, for the model card, each with where its answer comes from.
 
 Checklist for Artificial Intelligence in Medical Imaging, 2024 update: Tejani et al., Radiology: Artificial
-Intelligence 2024;6(4):e240300; the items here in our words.
+Intelligence 2024;6(4):e240300. The items are in our words, from what we know of the list: nobody has compared them with
+the published table line by line.
 """
 
 from __future__ import annotations

@@ -170,6 +170,11 @@ def _limits(facts: CardFacts) -> list[str]:
         "Candidates outside the lung mask are dropped, unless that was switched off: what lies there is missed.",
         f"Bias with age, sex, origin, lung disease or dose: {UNKNOWN}.",
     ]
+    if spheres := _get(facts.metrics, "nodules", "forms", "sphere"):
+        lines.append(
+            f"Of the reference nodules tested on, {_text(spheres)} are spheres made of a centre and a diameter: IoU, "
+            "Dice and volume error are not against outlines."
+        )
     patients = (facts.metrics or {}).get("patients")
     if facts.metrics is None:
         lines.insert(0, "No test metrics: how good it is, is not known.")

@@ -56,15 +56,14 @@ def nodule_rows(
     reference: Mask | None,
     origin_lps_mm: Sequence[float],
     *,
-    found: Mapping[int, Measures] | None = None,
+    found: Mapping[int, Measures],
 ) -> list[NoduleRow]:
-    """Measure the candidates of one series by label, then the missed nodules.
+    """Return the candidates of one series by label, then the missed nodules.
 
     `origin_lps_mm` is the centre of the first voxel; mask and reference are of `volume` (not checked here). `found`:
-    the mask already measured.
+    the mask, measured.
     """
     scores = {candidate.label: candidate.score for candidate in mask.candidates}
-    found = measure(volume, mask.labels, origin_lps_mm) if found is None else found
     if reference is None:
         return [_row(volume, shape, nodule=n, status="candidate", score=scores.get(n)) for n, shape in found.items()]
     pairs = match(mask.labels, reference.labels)

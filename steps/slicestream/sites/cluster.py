@@ -37,7 +37,7 @@ def cluster(context: str, *, namespace: str = "", kubeconfig: str | None = None)
         No such context. Inside the block also: the API does not answer, or refuses.
     """
     # The library looks at $KUBECONFIG only once, when it is imported.
-    kubeconfig = kubeconfig or os.environ.get("KUBECONFIG") or str(Path.home() / ".kube/config")
+    kubeconfig = str(Path(kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config").expanduser())
     try:
         every, current = kubernetes.config.list_kube_config_contexts(kubeconfig)
         chosen = next((one for one in every if one["name"] == context), None) if context else current

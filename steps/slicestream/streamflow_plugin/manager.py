@@ -23,7 +23,7 @@ from slicestream.sites.bindings import check_bindings
 from slicestream.sites.cluster import resolved
 from slicestream.sites.deployments import WORK_FOLDER, wrapped
 from slicestream.sites.runs import Place, abandoned_runs, start_run
-from slicestream.streamflow_plugin.repairs import OneLine
+from slicestream.streamflow_plugin.repairs import OneLine, after_the_end
 from slicestream.streamflow_plugin.session import current
 
 REMOTE = ("ssh", "slurm", "kubernetes")
@@ -93,9 +93,8 @@ class RunManager(DefaultDeploymentManager):
         config, kind = deployment.get("config") or {}, deployment["type"]
         if kind == "kubernetes":
             # by name: the current context may be another one when this run is cleaned up
-            file = config.get("kubeconfig") and os.path.expanduser(config["kubeconfig"])  # noqa: PTH111 - a text
             context, namespace = resolved(
-                config.get("kubeContext") or "", config.get("namespace") or "", kubeconfig=file or None
+                config.get("kubeContext") or "", config.get("namespace") or "", kubeconfig=config.get("kubeconfig")
             )
             return [Place(kind=kind, host=context, namespace=namespace)]
         inner = name if kind == "ssh" else wrapped(deployment)
@@ -107,6 +106,7 @@ class RunManager(DefaultDeploymentManager):
         """End what runs, then remove the run from every site; what cannot be removed stays registered."""
         session = current()
         session.ending = True
+        asyncio.get_running_loop().set_exception_handler(after_the_end)
         try:
             await asyncio.wait_for(super().close(), END_S)
         except Exception as error:  # the removal below goes on in any case

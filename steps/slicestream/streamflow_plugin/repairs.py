@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from typing import Any
@@ -24,6 +25,7 @@ from slicestream.streamflow_plugin.session import current
 _update_listing = CWLTransferStep._update_listing
 _execute = CWLCommand.execute
 _write = aiotarstream.write
+_FORESEEN = (WorkflowException, SliceStreamError)
 
 
 def apply() -> None:
@@ -113,10 +115,18 @@ class OneLine(logging.Filter):
         if record.levelno < logging.ERROR:
             return "Failure manager is not enabled" not in str(record.msg)
         error = record.exc_info[1] if record.exc_info else record.msg
-        if isinstance(error, WorkflowException | SliceStreamError):
+        if isinstance(error, asyncio.CancelledError):  # Ctrl-C: the end of the run says so, once
+            return False
+        if isinstance(error, _FORESEEN):
             record.msg, record.args, record.exc_info, record.exc_text = str(error), None, None, None
         text = str(record.msg)
         if text in self.seen or any(line in text for line in self.seen if len(line) > 40):
             return False
         self.seen.add(text)
         return True
+
+
+def after_the_end(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Leave out what a job says that ends after its site was closed: the run has told why it ends."""
+    if not isinstance(context.get("exception"), _FORESEEN) or logger.isEnabledFor(logging.DEBUG):
+        loop.default_exception_handler(context)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import cc3d
 import numpy as np
 from numpy.typing import NDArray
 
@@ -117,9 +118,12 @@ def compare(mask: Mask, reference: Mask) -> Case:
         )
     matched = match(mask.labels, reference.labels)
     scores = {candidate.label: candidate.score for candidate in mask.candidates}
+    boxes: Any = cc3d.statistics(reference.labels)["bounding_boxes"] if matched.reference_labels else ()
     try:
         misses = tuple(scores[label] for label in matched.candidate_labels if matched.reference_of(label) == 0)
-        nodules = tuple(_nodule(reference, label, matched, scores) for label in matched.reference_labels)
+        nodules = tuple(
+            _nodule(reference, label, matched, scores, box=boxes[label]) for label in matched.reference_labels
+        )
     except KeyError as error:
         raise ArtefactError(f"mask {mask.id}: label {error} has no score. Make it again.") from error
     found, drawn = mask.labels > 0, reference.labels > 0
@@ -136,24 +140,17 @@ def compare(mask: Mask, reference: Mask) -> Case:
     )
 
 
-def bounding_box(component: NDArray[np.bool_]) -> tuple[slice, slice, slice]:
-    """Return the smallest box around the True voxels of a non-empty (slice, row, column) array."""
-    box = []
-    for axis in range(3):
-        hit = np.flatnonzero(component.any(axis=tuple(other for other in range(3) if other != axis)))
-        box.append(slice(int(hit[0]), int(hit[-1]) + 1))
-    return box[0], box[1], box[2]
-
-
-def _nodule(reference: Mask, label: int, matched: Match, scores: dict[int, float]) -> Nodule:
-    component = reference.labels == label
+def _nodule(
+    reference: Mask, label: int, matched: Match, scores: dict[int, float], *, box: tuple[slice, slice, slice]
+) -> Nodule:
+    component = reference.labels[box] == label
     geometry = reference.geometry
     hits = matched.candidates_of(label)
     found = sum(matched.sizes[matched.candidate_labels.index(candidate)] for candidate in hits)
     known = next((nodule for nodule in reference.nodules if nodule.label == label), None)
     return Nodule(
         label=label,
-        diameter_mm=longest_diameter_mm(component[bounding_box(component)], geometry.spacing_mm),
+        diameter_mm=longest_diameter_mm(component, geometry.spacing_mm),
         volume_mm3=float(np.count_nonzero(component)) * geometry.voxel_mm3,
         score=max((scores[candidate] for candidate in hits), default=None),
         found_mm3=found * geometry.voxel_mm3 if hits else None,

@@ -111,9 +111,11 @@ start kube-apiserver --etcd-servers="http://127.0.0.1:$ETCD" --bind-address="$IP
 wait_for 60 "containerd answers" ctr -a "$RUN/containerd.sock" version
 import() { # every $IMG/*.tar not yet imported in this version
   local t m
+  load() { ctr -a "$RUN/containerd.sock" -n k8s.io images import "$t" >/dev/null; }
   for t in "$IMG"/*.tar; do
     m=$VAR/.imported.$(basename "$t").$(stat -L -c %Y "$t")
-    [ -f "$m" ] || { ctr -a "$RUN/containerd.sock" -n k8s.io images import "$t" >/dev/null; touch "$m"; }
+    # Where an older image goes, containerd may collect a layer that the new one was about to share: the second try unpacks it anew.
+    [ -f "$m" ] || { load || { sleep 1; load; }; touch "$m"; }
   done; }
 import & IMPORT=$!
 wait_for 120 "apiserver ready" kubectl get --raw /readyz

@@ -20,6 +20,7 @@ class SeriesPlace:
     uid, frame_of_reference_uid : SeriesInstanceUID and FrameOfReferenceUID ("" where there is none)
     instance_uids : SOPInstanceUID of each slice, in the slice order of the volume (of frames: repeated)
     origin_lps_mm : centre of the first voxel in patient coordinates
+    stack : as in `series.Series`; not "" where other stacks of the series lie at the same positions
     """
 
     uid: str
@@ -27,6 +28,7 @@ class SeriesPlace:
     instance_uids: tuple[str, ...]
     geometry: Geometry
     origin_lps_mm: tuple[float, float, float]
+    stack: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

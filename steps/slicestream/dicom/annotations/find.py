@@ -117,7 +117,10 @@ class Annotations:
         if len(sources) > 1 and (len(kinds) > 1 or kinds.isdisjoint(_JOINABLE)):
             raise _ambiguous([str(source.path) for source in sources])
         place = place_of(series)
-        drawings = [self._read(source, place) for source in sources]
+        drawings = [drawing for source in sources if (drawing := self._read(source, place)) is not None]
+        if not drawings:
+            self._said["stacks of a series that its annotation draws nothing on, taken as not annotated"] += 1
+            return None
         if len(drawings) > 1:
             _check_apart(sources, drawings)
         drawing = joined(drawings)
@@ -145,12 +148,12 @@ class Annotations:
             found += [source for source in self._in_folder.get(folder, ()) if source not in found]
         return found
 
-    def _read(self, source: _Source, place: SeriesPlace) -> Drawing:
+    def _read(self, source: _Source, place: SeriesPlace) -> Drawing | None:
         if source.kind == "images":
             self._placed.add(source)
         more: dict[str, Any] = {"consensus": self._choice.consensus} if source.kind == "lidc" else {}
         drawing = _module(source.kind).read(source.path, place, structure=self._choice.structure, **more)
-        assert isinstance(drawing, Drawing)
+        assert isinstance(drawing, Drawing | None)
         return drawing
 
 
@@ -179,6 +182,7 @@ def place_of(series: Series) -> SeriesPlace:
         instance_uids=tuple(text_of(header, "SOPInstanceUID", path) for header in series.headers),
         geometry=series.geometry,
         origin_lps_mm=(x, y, z),
+        stack=series.stack,
     )
 
 

@@ -36,6 +36,7 @@ CHARACTERISTICS = {
 _MAX_BYTES = 16 << 20  # the largest file of LIDC-IDRI has under 2 MB
 _MAX_NODULES = 300
 _UPRIGHT = 0.9  # least |z| of the slices' normal with which a z position says which slice it is
+_LOST = "outlines on slices that are not there, left out"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,10 +84,11 @@ def referenced(path: Path) -> str | None:
 
 def read(
     path: Path, place: SeriesPlace, *, structure: str | None = None, consensus: Consensus | None = None
-) -> Drawing:
+) -> Drawing | None:
     """Return the consensus of the readers; `structure` says nothing here: all that is drawn are nodules.
 
-    Nodules under 3 mm, which are marked by a point, have the label 0 and a place. Raises AnnotationError.
+    Nodules under 3 mm, which are marked by a point, have the label 0 and a place. None where `place` is one stack of
+    several and all was drawn on others. Raises AnnotationError.
     """
     root = _root(path)
     if root is None or _name(root) != ROOT:
@@ -96,6 +98,8 @@ def read(
         raise AnnotationError(f"{path}: {found}; need those of a CT ({ROOT}). Leave the file out.")
     said: Counter[str] = Counter()
     readings = list(_readings(path, root, place, said))
+    if place.stack and said[_LOST] and not readings:
+        return None
     clusters = clustered([reading.mark for reading in readings], place.geometry.spacing_mm[0], str(path))
     return _agreed([[readings[k] for k in cluster] for cluster in clusters], place, consensus or Consensus(), said)
 
@@ -147,8 +151,8 @@ def _readings(path: Path, root: Element, place: SeriesPlace, said: Counter[str])
             yield _Reading(name=name, mark=mark, ratings=_ratings(nodule, said))
         else:
             said["marks without an outline on any slice of the series, left out"] += 1
-    said["outlines on slices that are not there, left out"] += lost
-    if lost and lost == sum(len(_children(nodule, "roi")) for _, nodule in nodules):
+    said[_LOST] += lost
+    if lost and not place.stack and lost == sum(len(_children(nodule, "roi")) for _, nodule in nodules):
         raise AnnotationError(
             f"{path}: all {lost} outlines are on slices that the series does not have; need the CT that was read. "
             "Check that both are of one series."
@@ -179,9 +183,9 @@ def _outline(where: str, roi: Element, place: SeriesPlace, slices: dict[str, int
 
 
 def _slice_at(z_mm: float, place: SeriesPlace) -> int | None:
-    """Return the slice within half a spacing of a position along z."""
+    """Return the slice within half a spacing of a position along z, None where another stack has a slice there too."""
     z_per_slice = place.geometry.spacing_mm[0] * place.geometry.direction_lps[0][2]
-    if not np.isfinite(z_mm) or abs(place.geometry.direction_lps[0][2]) < _UPRIGHT:
+    if place.stack or not np.isfinite(z_mm) or abs(place.geometry.direction_lps[0][2]) < _UPRIGHT:
         return None
     index = (z_mm - place.origin_lps_mm[2]) / z_per_slice
     nearest = round(index)

@@ -7,13 +7,15 @@ they were derived from. A place without a frame is empty.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels.utils import iter_pixels
 
 from slicestream.dicom.annotations.choosing import listed, matching
@@ -22,6 +24,7 @@ from slicestream.dicom.annotations.frames import Frames, frames_of
 from slicestream.dicom.annotations.opening import series_named, shares_frame, telling
 from slicestream.dicom.annotations.painting import Shape, paint
 from slicestream.dicom.annotations.placing import grid_note, placed
+from slicestream.dicom.decoder import Frame, shared_decoder
 from slicestream.dicom.files import read_dicom
 from slicestream.errors import AnnotationError
 
@@ -75,7 +78,7 @@ def _drawing(
     dataset: Dataset, frames: Frames, segments: Sequence[_Segment], *, place: SeriesPlace, path: Path, notes: list[str]
 ) -> Drawing:
     marked: dict[int, list[tuple[int, _Patch]]] = {segment.number: [] for segment in segments}
-    for frame, number, mask in _masks(dataset, frames, list(marked)):
+    for frame, number, mask in _masks(dataset, frames, list(marked), path):
         patch = _patch(mask)
         if patch is not None:
             marked[number].append((frame, patch))
@@ -134,25 +137,47 @@ def _planes(patches: Sequence[tuple[int, _Patch]], path: Path) -> tuple[NDArray[
     return planes, corner
 
 
-def _masks(dataset: Dataset, frames: Frames, wanted: Sequence[int]) -> Iterator[tuple[int, int, NDArray[np.bool_]]]:
+def _masks(
+    dataset: Dataset, frames: Frames, wanted: Sequence[int], path: Path
+) -> Iterator[tuple[int, int, NDArray[np.bool_]]]:
     """Yield frame, segment and what is marked of it, (row, column), one frame in memory at a time."""
-    if dataset.SegmentationType == "LABELMAP":
-        for frame, pixels in enumerate(iter_pixels(dataset, raw=True)):
+    is_map = dataset.SegmentationType == "LABELMAP"
+    least = 0.5 * int(dataset.MaximumFractionalValue) if dataset.SegmentationType == "FRACTIONAL" else 1.0
+    numbers = [n for n, segment in enumerate(frames.segments) if is_map or segment in wanted]
+    for frame, pixels in zip(numbers, _stored(dataset, numbers, path), strict=True):
+        if is_map:
             there = set(np.unique(pixels).tolist())
-            for segment in wanted:
-                if segment in there:
-                    yield frame, segment, pixels == segment
-        return
-    least = 1.0
-    if dataset.SegmentationType == "FRACTIONAL":
-        least = 0.5 * int(dataset.MaximumFractionalValue)
-    numbers = [n for n, segment in enumerate(frames.segments) if segment in wanted]
-    if numbers:
-        syntax = dataset.file_meta.TransferSyntaxUID
-        packed = dataset.BitsAllocated == 1 and syntax.is_little_endian and not syntax.is_encapsulated
-        decoded = _unpacked(dataset, numbers) if packed else iter_pixels(dataset, indices=numbers, raw=True)
-        for frame, pixels in zip(numbers, decoded, strict=True):
+            yield from ((frame, segment, pixels == segment) for segment in wanted if segment in there)
+        else:
             yield frame, frames.segments[frame], np.asarray(pixels >= least)
+
+
+def _stored(dataset: Dataset, numbers: Sequence[int], path: Path) -> Iterator[NDArray[Any]]:
+    """Yield the stored values of frames, ascending; compressed ones are decoded in another process."""
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax.is_encapsulated:
+        yield from _decoded(dataset, frozenset(numbers), path)
+    elif dataset.BitsAllocated == 1 and syntax.is_little_endian:
+        yield from _unpacked(dataset, numbers)
+    elif numbers:
+        yield from iter_pixels(dataset, indices=numbers, raw=True)
+
+
+def _decoded(dataset: Dataset, numbers: Set[int], path: Path) -> Iterator[NDArray[np.integer]]:
+    frame = Frame(
+        syntax=str(dataset.file_meta.TransferSyntaxUID),
+        rows=int(dataset.Rows),
+        columns=int(dataset.Columns),
+        bits_allocated=max(8, int(dataset.BitsAllocated)),  # a codec gives single bits as bytes
+        bits_stored=int(dataset.BitsStored),
+        signed=dataset.PixelRepresentation == 1,
+    )
+    tables = [dataset.get(name) for name in ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")]
+    offsets = (tables[0], tables[1]) if all(tables) else None
+    parts = generate_frames(dataset.PixelData, number_of_frames=int(dataset.NumberOfFrames), extended_offsets=offsets)
+    for number, part in enumerate(parts):
+        if number in numbers:
+            yield shared_decoder().decode(frame, encapsulate([part]), path)
 
 
 def _unpacked(dataset: Dataset, numbers: Sequence[int]) -> Iterator[NDArray[np.uint8]]:

@@ -15,8 +15,10 @@ from slicestream.figures.nodules import NoduleRow, nodule_rows
 from slicestream.figures.viewer.grid import ViewGrid, nifti_header, view_grid
 from slicestream.figures.viewer.packing import pack_hu, pack_labels
 from slicestream.volumes.mask import Mask
+from slicestream.volumes.measures import measure
 from slicestream.volumes.volume import Volume
 
+NO_ORIGIN = (0.0, 0.0, 0.0)  # it stays where the identities are
 REFERENCE, PREDICTION = 1, 2  # bits of a label: 3 is where both are
 Facts = dict[str, Any]
 
@@ -54,7 +56,8 @@ def _nodules(grid: ViewGrid, volume: Volume, mask: Mask, reference: Mask | None)
     """Return the rows of nodules.csv with a key and a place: candidates, missed nodules, places without an outline."""
     centres, drawn = _centres(mask.labels), _centres(reference.labels) if reference else {}
     found = []
-    for row in nodule_rows(volume, mask, reference, (0.0, 0.0, 0.0)):
+    measured = measure(volume, mask.labels, NO_ORIGIN)
+    for row in nodule_rows(volume, mask, reference, NO_ORIGIN, found=measured):
         missed = row.nodule is None
         index = drawn[row.matched or 0] if missed else centres[row.nodule or 0]
         found.append(_nodule(f"r{row.matched}" if missed else str(row.nodule), row, grid, index))

@@ -272,6 +272,10 @@ def test_axe_finds_nothing(browser: Browser, folder: Path, scheme: str, width: i
     found = Axe().run(shown.page)
     assert found.violations_count == 0, found.generate_report()
     assert shown.run("document.documentElement.scrollWidth") <= width, "nothing stands out on the side"
+    assert shown.run("scrollY") == 0, "the page begins at its top"
+    shown.page.locator("#nodules button").last.click()
+    above, height = shown.run("(({top}) => [top, innerHeight])(document.querySelector('#gl').getBoundingClientRect())")
+    assert -1 <= above < height / 2, "the picture is in view"
 
 
 def test_3d_shows_the_masks(browser: Browser, folder: Path) -> None:

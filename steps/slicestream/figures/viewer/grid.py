@@ -1,8 +1,7 @@
 """Voxels in the order that the browser draws them in, and the header that says where they lie.
 
-The viewer's axes are (x, y, z): x to the patient's right-to-left side whose index grows to the right hand of the
-patient's left, in short NIfTI's RAS. Voxels are only permuted and mirrored, by whole axes, and the affine with them:
-no value and no place changes, oblique stacks stay oblique.
+The viewer's (x, y, z) grow to the patient's right, front and head: NIfTI's RAS. Voxels are only permuted and mirrored,
+by whole axes, and the affine with them: no value and no place changes, oblique stacks stay oblique.
 """
 
 from __future__ import annotations

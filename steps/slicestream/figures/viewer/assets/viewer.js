@@ -192,7 +192,7 @@ function list() {
     button.type = "button";
     button.dataset.key = nodule.key;
     button.append(part(`swatch ${colour}`, ""), part("", `${nodule.status === "missed" || nodule.status === "place" ? "" : `${nodule.key} · `}${words}`), part("size", measured), part("more", facts.filter(Boolean).join(" · ")));
-    button.addEventListener("click", () => choose(n));
+    button.addEventListener("click", () => { choose(n); byId("gl").scrollIntoView({ block: "nearest" }); }); // on a phone they are apart
     row.append(button);
     return row;
   });
@@ -206,10 +206,10 @@ function choose(number) {
   const { nodules, id } = state.entry;
   if (!nodules.length) return;
   state.nodule = (number + nodules.length) % nodules.length;
-  const nodule = nodules[state.nodule];
-  for (const button of byId("nodules").querySelectorAll("button")) {
+  const nodule = nodules[state.nodule], rows = byId("nodules");
+  for (const button of rows.querySelectorAll("button")) {
     button.setAttribute("aria-current", button.dataset.key === nodule.key);
-    if (button.dataset.key === nodule.key) button.scrollIntoView({ block: "nearest" });
+    if (button.dataset.key === nodule.key && rows.scrollHeight > rows.clientHeight) button.scrollIntoView({ block: "nearest" });
   }
   history.replaceState(null, "", `#series=${id}&nodule=${nodule.key}`);
   go(nodule.at, true);

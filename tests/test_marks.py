@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import made
 from canary import DATE, NUMBER, UID, WORD, needles, plant, search
 from ct_files import unitochest
 from slicestream.__main__ import main
 from slicestream.dicom.identity import read_identities
+from slicestream.volumes.mask import write_mask
 from slicestream.volumes.volume import Volume, read_volume
 
 
@@ -48,6 +51,21 @@ def test_no_identity_leaves_in_any_spelling(out: Path, identities: set[str]) -> 
             with zipfile.ZipFile(path) as archive:
                 assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
                 assert not any(entry.extra or entry.comment for entry in archive.infolist())
+
+
+def test_no_identity_is_in_the_viewer(out: Path, identities: set[str], tmp_path: Path) -> None:
+    volume = only_volume(out)
+    found = np.zeros(volume.hu.shape, np.uint16)
+    mask = replace(made.mask(found, volume_hash=volume.content_hash), id=volume.id, geometry=volume.geometry)
+    write_mask(tmp_path / "one.mask", mask)
+    files = ["--masks", str(tmp_path / "one.mask"), "--volumes", *map(str, out.glob("*.volume"))]
+    files += ["--references", *map(str, out.glob("*.reference"))]
+    assert main(["view", *files, "--out", str(tmp_path / "seen")]) == 0
+    wanted = needles(identities) | {str(tmp_path).encode(): "a path"}
+    shown = list((tmp_path / "seen/viewer").iterdir())
+    assert f"{volume.id}.js" in {path.name for path in shown}
+    for path in shown:
+        assert search(path.name.encode() + b"\n" + path.read_bytes(), wanted) == set(), path.name
 
 
 def test_bits_above_bits_stored_do_not_reach_the_volume(out: Path) -> None:

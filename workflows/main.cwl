@@ -3,8 +3,8 @@ class: Workflow
 id: main
 label: Cohort in, trained model, masks of the test patients and a report out
 doc: |
-  Preprocess, export, evaluate and report belong on the laptop: preprocess and export see identities. Training and
-  inference may run elsewhere; streamflow.yml says where.
+  Preprocess, export, evaluate, view and report belong on the laptop: preprocess and export see identities. Training
+  and inference may run elsewhere; streamflow.yml says where.
 requirements:
   ScatterFeatureRequirement: {}
   MultipleInputFeatureRequirement: {}
@@ -95,6 +95,9 @@ inputs:
     type: boolean
     doc: Write NIfTI copies of volumes and masks too.
     default: false
+  viewer_mb:
+    type: float?
+    doc: Size in MB that the series of the viewer may add up to, 1000 if not given; those left out are named.
   title:
     type: string?
     doc: Heading of the report.
@@ -173,6 +176,14 @@ steps:
       captures: captures
       nifti: nifti
     out: [segmentations, measurements, overlays, nodules, key_images, copies, run_record]
+  view:
+    run: tools/view.cwl
+    in:
+      masks: infer/masks
+      volumes: pick/kept
+      references: preprocess/references
+      viewer_mb: viewer_mb
+    out: [viewer, run_record]
   report:
     run: tools/report.cwl
     in:
@@ -189,6 +200,7 @@ steps:
           - infer/run_record
           - evaluate/run_record
           - export/run_record
+          - view/run_record
         linkMerge: merge_flattened
       model: train/model
       weights: train/weights
@@ -228,6 +240,10 @@ outputs:
     type: File?
     doc: The trained model's card for people, Markdown.
     outputSource: report/model_card
+  viewer:
+    type: Directory
+    doc: The viewer, index.html in it, with the volumes and masks of the series; no identity.
+    outputSource: view/viewer
   masks:
     type: {type: array, items: {type: array, items: File}}
     doc: One mask per volume and batch, labelled candidates with scores.
@@ -262,5 +278,6 @@ outputs:
       - infer/run_record
       - evaluate/run_record
       - export/run_record
+      - view/run_record
       - report/run_record
     linkMerge: merge_flattened

@@ -74,6 +74,9 @@ inputs:
     type: boolean
     doc: Write NIfTI copies of volumes and masks too.
     default: false
+  viewer_mb:
+    type: float?
+    doc: Size in MB that the series of the viewer may add up to, 1000 if not given; those left out are named.
   title:
     type: string?
     doc: Heading of the report.
@@ -123,6 +126,14 @@ steps:
       captures: captures
       nifti: nifti
     out: [segmentations, measurements, overlays, nodules, key_images, copies, run_record]
+  view:
+    run: tools/view.cwl
+    in:
+      masks: infer/masks
+      volumes: preprocess/volumes
+      references: preprocess/references
+      viewer_mb: viewer_mb
+    out: [viewer, run_record]
   report:
     run: tools/report.cwl
     in:
@@ -135,6 +146,7 @@ steps:
           - infer/run_record
           - evaluate/run_record
           - export/run_record
+          - view/run_record
         linkMerge: merge_flattened
       title: title
     out: [report, trained, run_record]
@@ -163,6 +175,10 @@ outputs:
     type: Directory
     doc: "PNG per slice of interest: reference green, prediction red, intersection yellow."
     outputSource: export/overlays
+  viewer:
+    type: Directory
+    doc: The viewer, index.html in it, with the volumes and masks of the series; no identity.
+    outputSource: view/viewer
   masks:
     type: {type: array, items: {type: array, items: File}}
     doc: One mask per volume and batch, labelled candidates with scores.
@@ -183,5 +199,6 @@ outputs:
       - infer/run_record
       - evaluate/run_record
       - export/run_record
+      - view/run_record
       - report/run_record
     linkMerge: merge_flattened

@@ -20,6 +20,7 @@ STEPS = {
     "infer": "find candidates in volumes with a model (ONNX, CPU)",
     "evaluate": "compare masks with references, every metric by name",
     "export": "masks to DICOM SEG, overlays and a nodule table",
+    "view": "a folder that shows volumes and masks in a browser",
     "report": "one HTML file that shows the run",
 }
 # No part of a run: no workflow has a tool of that name.

@@ -45,7 +45,7 @@ def test_training_inference_and_packing_may_leave() -> None:
 
 
 @pytest.mark.parametrize("deployment", ["hpc", "cloud", "login", "disguised", "no such"])
-@pytest.mark.parametrize("step", ["preprocess", "export", "evaluate", "report"])
+@pytest.mark.parametrize("step", ["preprocess", "export", "evaluate", "view", "report"])
 def test_a_step_that_sees_identities_may_not(step: str, deployment: str) -> None:
     said = check(bound((f"/{step}", deployment)))
     assert said.startswith(f"streamflow.yml: workflow main: step /{step} goes to deployment '{deployment}'")
@@ -61,7 +61,7 @@ def test_the_line_says_file_step_deployment_type_and_what_to_do() -> None:
 
 
 def test_a_binding_of_the_whole_workflow_covers_them_unless_they_have_their_own() -> None:
-    home = [(f"/{step}", "laptop") for step in ("preprocess", "evaluate", "export", "report")]
+    home = [(f"/{step}", "laptop") for step in ("preprocess", "evaluate", "export", "view", "report")]
     assert check(bound(("/", "hpc"), *home)) == ""
     assert "step /export goes to deployment 'hpc'" in check(
         bound(("/", "hpc"), *(one for one in home if one[0] != "/export"))

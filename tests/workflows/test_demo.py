@@ -67,7 +67,14 @@ def test_demo_measures_every_nodule_of_8_mm_and_more_within_10_percent(demo: tup
 
 def test_demo_leaves_what_the_user_is_promised(demo: tuple[Path, Path]) -> None:
     _, run = demo
-    for name in ("report.html", "metrics.json", "nodules.csv", "model/model.onnx", "model/weights.safetensors"):
+    for name in (
+        "report.html",
+        "viewer/index.html",
+        "metrics.json",
+        "nodules.csv",
+        "model/model.onnx",
+        "model/weights.safetensors",
+    ):
         assert (run / name).stat().st_size > 0
     assert list((run / "segmentations").glob("*.dcm"))
     assert list((run / "overlays").glob("*.png"))

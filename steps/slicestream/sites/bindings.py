@@ -17,8 +17,8 @@ import yaml
 from slicestream.errors import BindingError
 from slicestream.sites.deployments import wrapped
 
-# preprocess and export see identities; evaluate and report read what preprocess keeps at home.
-KEPT_HERE = frozenset({"preprocess", "export", "evaluate", "report"})
+# preprocess and export see identities; evaluate, view and report read what preprocess keeps at home.
+KEPT_HERE = frozenset({"preprocess", "export", "evaluate", "view", "report"})
 CONTAINERS_HERE = frozenset({"none", "default", "docker", "singularity"})
 ROOT = PurePosixPath("/")
 
@@ -30,7 +30,7 @@ class _Step:
 
 
 def check_bindings(config: Mapping[str, Any], *, where: str) -> None:
-    """Refuse a configuration that sends preprocess, export, evaluate or report to anything but a `local` deployment.
+    """Refuse a configuration that sends one of KEPT_HERE to anything but a `local` deployment.
 
     `where` is the path of its file; CWL files are found from there. Without them the names of the steps decide.
 

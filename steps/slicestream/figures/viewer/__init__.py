@@ -1,0 +1,1 @@
+"""The viewer's folder: a page, NiiVue, and one script file per series with its voxels, masks and nodules."""

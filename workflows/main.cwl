@@ -206,6 +206,7 @@ steps:
       weights: train/weights
       card: train/card
       title: title
+      viewer: {default: true}
     out: [report, trained, model_card, run_record]
 outputs:
   page:

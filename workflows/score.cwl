@@ -149,6 +149,7 @@ steps:
           - view/run_record
         linkMerge: merge_flattened
       title: title
+      viewer: {default: true}
     out: [report, trained, run_record]
 outputs:
   page:

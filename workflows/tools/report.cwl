@@ -45,6 +45,10 @@ inputs:
     type: File?
     doc: Its architecture, training configuration and validation metrics.
     inputBinding: {prefix: --card}
+  viewer:
+    type: boolean?
+    doc: Lead from each nodule to the viewer, whose folder lies beside the report.
+    inputBinding: {prefix: --viewer}
   title:
     type: string?
     doc: Heading of the report.

@@ -60,7 +60,8 @@ class MarkedRun:
         model, split = trained / "model.onnx", sides / "split.json"
         patients = json.loads(split.read_text())["patients"]
         volumes = [path for path in cohort.glob("*.volume") if patients.get(path.name[:16]) == "test"]
-        found = self.step("infer", "--model", model, "--volumes", *volumes, SLICESTREAM_SITE="kubernetes")
+        named = shutil.copy(model, self.room / WORD / f"{WORD}.onnx")
+        found = self.step("infer", "--model", named, "--volumes", *volumes, SLICESTREAM_SITE="kubernetes")
         masks, references = [*found.glob("*.mask")], [*cohort.glob("*.reference")]
         compared = ["--masks", *masks, "--references", *references]
         scores = self.step("evaluate", *compared, "--split", split, "--split-name", "test")

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,7 @@ def test_a_crate_says_where_a_step_ran_under_which_job_on_what_and_in_which_imag
     assert found["#site-hpc"]["description"] == "slurm"
     assert infer["location"]["@id"] == "#site-cloud"
     assert found["#split"]["location"]["@id"] == "#site-laptop"
+    assert (found["#engine"]["name"], found["#engine"]["version"]) == ("StreamFlow", version("streamflow"))
     usage = {found[name]["name"]: found[name] for name in names(train["resourceUsage"])}
     assert usage["gres"]["value"] == "gpu:0"
     assert usage["device"]["value"].startswith("cpu (")
@@ -160,6 +162,7 @@ def test_a_model_and_a_mask_are_described_by_the_hash_that_the_steps_recorded(ma
     assert model["identifier"] == f"content_hash:{records['train']['outputs']['model.onnx']}"
     read = next(one for name, one in found.items() if re.fullmatch("#infer-[0-9a-f]{8}", name))["object"]
     assert model["@id"] in names(read)
+    assert model["@id"] in names(found["#report"]["object"])
     masks = {name.rsplit("/", 1)[1] for name in names(found["#run"]["result"]) if name.endswith(".mask")}
     assert masks == set(records["infer"]["outputs"])
     assert all(re.fullmatch(r"[0-9a-f]{16}-[0-9a-f]{16}\.mask", name) for name in masks)

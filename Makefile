@@ -6,7 +6,7 @@ BIN := .venv/bin
 RUN = $(if $(ON),$(at_sites) environments/hybrid/run,environments/local/run)
 KEY := $(or $(XDG_CONFIG_HOME),$(HOME)/.config)/slicestream/pseudonym_key
 
-.PHONY: help setup demo real score segment images sites sites-down hybrid debian test lint clean
+.PHONY: help setup checkers demo real score segment images sites sites-down hybrid debian test lint clean
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
 
@@ -15,6 +15,13 @@ setup: .venv/ready ## install into .venv, from requirements.lock
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --requirement requirements.lock
 	$(BIN)/pip install --quiet --no-deps --editable .
+	touch $@
+
+# Checkers of others, that pin older libraries than ours: in an environment of their own.
+checkers: .venv/checkers/ready ## what checks the crates in the tests, in .venv/checkers
+.venv/checkers/ready: tests/provenance/requirements.lock | setup
+	$(PYTHON) -m venv .venv/checkers
+	.venv/checkers/bin/pip install --quiet --requirement $<
 	touch $@
 
 # The site's secret of the pseudonyms: made once, kept.
@@ -82,7 +89,7 @@ workflows/tests/cohort: | setup
 	$(BIN)/slicestream phantom --patients 6 --matrix 128 --out $@
 
 # The tests of the sites need the sites. Where this machine cannot host them they skip and say why; in CI that is a failure.
-test: setup debian lint workflows/tests/cohort ## all that must hold, with coverage
+test: setup checkers debian lint workflows/tests/cohort ## all that must hold, with coverage
 	-@$(if $(filter own,$(SITES)),:,$(MAKE) --no-print-directory sites)
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest; status=$$?; $(if $(BED_WAS_UP)$(filter own,$(SITES)),,tests/testbed/down;) exit $$status

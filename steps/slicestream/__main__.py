@@ -30,6 +30,7 @@ COMMANDS = {
     "clean": "remove what killed runs left on the sites",
     "pull": "fetch a study from an image archive (DICOMweb or DIMSE)",
     "push": "send results to an image archive (DICOMweb or DIMSE) and read them back",
+    "crate": "a run as RO-Crate: what was run where, with no identity in it",
     "deidentify": "DICOM files to hand to others, without what tells who they are of (PS3.15)",
 }
 STORAGE_ERRORS = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.ENOENT}

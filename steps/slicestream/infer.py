@@ -112,7 +112,8 @@ def run(args: argparse.Namespace) -> None:
     )
     with staged(args.out) as room, recorded("infer", room, tag=tag_of(names)) as record:
         _describe(record, model, options)
-        record.add_input(args.model.name, model.content_hash, args.model.stat().st_size)
+        # what the file is called is the caller's business
+        record.add_input("model.onnx", model.content_hash, args.model.stat().st_size)
         for number, path in enumerate(args.volumes, start=1):
             volume = read_volume(path)
             record.add_input(f"{volume.id}.volume", volume.content_hash, path.stat().st_size)

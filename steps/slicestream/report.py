@@ -170,7 +170,9 @@ def _note_inputs(record: RunRecord, args: argparse.Namespace) -> None:
     given += args.records
     for path in given:
         if path is not None:
-            record.add_input(path.name, _file_hash(path), path.stat().st_size)
+            # of a model by content, as in the records of the steps before
+            content_hash = verify(path) if path == args.model else _file_hash(path)
+            record.add_input(path.name, content_hash, path.stat().st_size)
 
 
 def _file_hash(path: Path) -> str:

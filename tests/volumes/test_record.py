@@ -8,6 +8,7 @@ from slicestream.volumes.record import recorded, tag_of
 
 def test_record_holds_what_was_read_and_written(tmp_path, monkeypatch):
     monkeypatch.setenv("SLICESTREAM_SITE", "cloud")
+    monkeypatch.setenv("SLICESTREAM_IMAGE", "localhost/slicestream/infer:0.1.0@build:12")
     with recorded("infer", tmp_path, tag="ab") as record:
         write_text(tmp_path / "out", "12345")
         record.add_input("a.volume", "h1", 100)
@@ -15,6 +16,7 @@ def test_record_holds_what_was_read_and_written(tmp_path, monkeypatch):
         record.items, record.unit = 3, "slices"
     written = json.loads((tmp_path / "infer-ab.run.json").read_text())
     assert (written["step"], written["site"], written["items"], written["unit"]) == ("infer", "cloud", 3, "slices")
+    assert written["image"] == "localhost/slicestream/infer:0.1.0@build:12"
     assert (written["inputs"], written["bytes_in"]) == ({"a.volume": "h1"}, 100)
     assert (written["outputs"], written["bytes_out"]) == ({"out": "h2"}, 5)
     assert written["start"] <= written["end"]

@@ -203,7 +203,8 @@ def test_score_goes_on_after_a_failure_and_scores_every_series(
     assert code == 0, stderr
     out = laptop.root / "runs/first"
     assert stdout.splitlines()[-1] == f"{out}/report.html"
-    assert {path.name for path in out.iterdir()} >= {"report.html", "metrics.json", "nodules.csv", "overlays", "viewer"}
+    left = {path.name for path in out.iterdir()}
+    assert left >= {"report.html", "metrics.json", "nodules.csv", "overlays", "viewer", "run.crate.zip"}
     preprocessed = [path.stat().st_mtime for path in (out / "records").glob("preprocess-*.run.json")]
     assert len(preprocessed) == 2
     assert max(preprocessed) < between, "what had been done was done again"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 
 from slicestream.volumes.files import write_text
@@ -62,6 +63,7 @@ class SitesRecord:
             job.slurm_job = self.slurm_jobs.get(job.job)
         record = {
             "run": self.run,
+            "streamflow": version("streamflow"),
             "jobs": [asdict(job) for job in self.jobs],
             "transfers": [asdict(link) for link in self.links.values()],
         }

@@ -28,6 +28,7 @@ class RunRecord:
     device: str
     job: str
     gres: str
+    image: str
     start: str
     end: str = ""
     seconds: float = 0.0
@@ -62,6 +63,7 @@ def recorded(step: str, out: Path, *, tag: str = "") -> Iterator[RunRecord]:
         device=f"cpu ({len(os.sched_getaffinity(0))} cores)",
         job=os.environ.get("SLICESTREAM_JOB", ""),
         gres=os.environ.get("SLICESTREAM_GRES", ""),
+        image=os.environ.get("SLICESTREAM_IMAGE", ""),
         start=begin.isoformat(timespec="milliseconds"),
         versions={"slicestream": __version__, "python": platform.python_version()},
     )

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect
 
 import made_report
-import output_cases as cases
+from browser import chromium
 from slicestream.__main__ import main
 
 PLOTS = {"froc", "sensitivity", "volumes", "calibration", "loss", "agreement", "timeline", "steps"}
@@ -28,11 +29,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")  # no longer: its event loop is in the way of tests that have one of their own
 def browser() -> Iterator[Browser]:
-    chromium = cases.program("chromium", "chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -152,6 +150,8 @@ def test_a_nodule_leads_to_the_viewer_beside_the_page(page: Page) -> None:
     row = page.locator(f"#nodule_table tr[data-text='{patient} {series}']")
     link = row.get_by_role("link", name="Viewer").get_attribute("href")
     assert link == f"viewer/index.html#series={patient}-{series}&nodule=1"
+    missed = page.locator("#nodule_table tbody tr", has_text="missed").first.get_by_role("link", name="Viewer")
+    expect(missed).to_have_attribute("href", re.compile(r"&nodule=r\d+$"))
 
 
 def test_a_dot_of_bland_and_altman_tells_what_it_is_and_leads_to_its_row(page: Page) -> None:

@@ -105,9 +105,8 @@ def _nodule_rows(content: Content) -> list[Facts]:
     rows = []
     for number, row in enumerate(content.nodules):
         name = content.leads.get(number, "")
-        viewer = f"{VIEWER}#series={row['patient']}-{row['series']}"
-        if row["nodule"] is not None:
-            viewer += f"&nodule={row['nodule']:.0f}"
+        label = f"r{row['matched']:.0f}" if row["nodule"] is None else f"{row['nodule']:.0f}"  # r: a missed one
+        viewer = f"{VIEWER}#series={row['patient']}-{row['series']}&nodule={label}"
         rows.append({**row, "overlay": name and f"o-{name}", "viewer": viewer if content.viewer else ""})
     return tables.nodule_rows(rows)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import shutil
 import statistics
 import subprocess
@@ -29,7 +30,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]
     shutil.rmtree(ROOT / "runs" / NAME, ignore_errors=True)
     command = [str(ROOT / "environments/local/run"), NAME, "main", "--cohort", str(cohort)]
     command += ["--pseudonym_key", str(cohort / "pseudonym_key"), "--recipe", "phantom", "--negatives", "0.2"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    # a demo that the user runs meanwhile trains on the same data: its checkpoint is locked
+    own = os.environ | {"SLICESTREAM_SCRATCH": str(tmp_path_factory.mktemp("checkpoints"))}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=own)
     assert done.returncode == 0, done.stderr[-3000:]
     run = ROOT / "runs" / NAME
     assert done.stdout.splitlines()[-1] == str(run / "report.html")

@@ -53,3 +53,9 @@ def test_where_it_cannot_be_made_the_first_page_stays_and_it_is_said(
     said = capfd.readouterr().err
     assert "no usable record of sites" in said
     assert "run: report.html stays without the sites; the line above says why." in said
+
+
+def test_a_run_of_a_workflow_without_a_report_is_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "out/records").mkdir(parents=True)
+    COMPLETE(tmp_path / "out", tmp_path, dict(os.environ))
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "records"]

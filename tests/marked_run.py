@@ -67,6 +67,7 @@ class MarkedRun:
         scores = self.step("evaluate", *compared, "--split", split, "--split-name", "test")
         identities = [*cohort.glob("*.identity")]
         results = self.step("export", *compared, "--volumes", *volumes, "--identities", *identities)
+        self.step("view", *compared, "--volumes", *volumes)
         shown = ["--nodules", results / "nodules.csv", "--overlays", results / "overlays", "--split", split]
         made = ["--model", model, "--weights", trained / "weights.safetensors", "--card", trained / "model.json"]
         records = sorted(self.parts.rglob("*.run.json"))

@@ -21,7 +21,7 @@ from slicestream.__main__ import main
 ROOT = Path(__file__).parents[1]
 CHECKERS = ROOT / ".venv/checkers/bin"
 MAIN = ROOT / "workflows/main.cwl"
-STEPS = ("preprocess", "split", "train", "infer", "evaluate", "export", "report")
+STEPS = ("preprocess", "split", "train", "infer", "evaluate", "export", "view", "report")
 COMPLETED, FAILED = "http://schema.org/CompletedActionStatus", "http://schema.org/FailedActionStatus"
 
 
@@ -206,9 +206,9 @@ def test_a_run_that_stopped_early_names_the_steps_that_it_did_not_get_to(
         (tmp_path / "cut" / f"{step}.run.json").write_bytes((marked.folder / f"records/{step}.run.json").read_bytes())
     found = graph(write(tmp_path / "cut", tmp_path / "cut.zip"))
     assert found["#run"]["actionStatus"] == FAILED
-    assert found["#run"]["error"] == "no record of: train, infer, evaluate, export, report"
+    assert found["#run"]["error"] == "no record of: train, infer, evaluate, export, view, report"
     assert names(found["workflows/main.cwl"]["hasPart"]) == [f"workflows/tools/{s}.cwl" for s in STEPS[:2]]
-    assert "train, infer, evaluate, export, report" in capsys.readouterr().err
+    assert "train, infer, evaluate, export, view, report" in capsys.readouterr().err
 
 
 def test_what_cannot_become_a_crate_is_one_line(

@@ -37,6 +37,7 @@ _PARAMETERS = frozenset(
         *("batch_size", "threads"),
         "split",  # evaluate
         *("overlays_per_series", "segmentation", "captures", "nifti"),  # export
+        "most_mb",  # view
     )
 )
 

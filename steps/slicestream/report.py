@@ -15,9 +15,7 @@ from slicestream import RESEARCH_ONLY
 from slicestream.errors import ArtefactError, ModelError, OptionError
 from slicestream.figures.course import read_sites
 from slicestream.figures.facts import (
-    Facts,
     read_history,
-    read_json,
     read_metrics,
     read_nodules,
     read_records,
@@ -26,6 +24,7 @@ from slicestream.figures.facts import (
 from slicestream.figures.gallery import gallery, nearest, overlay_files
 from slicestream.figures.model_card import CardFacts, model_card
 from slicestream.figures.page import Content, render
+from slicestream.volumes.documents import Facts, read_json
 from slicestream.volumes.files import atomic_path, write_text
 from slicestream.volumes.record import RunRecord, recorded
 from slicestream.volumes.seal import verify
@@ -88,7 +87,7 @@ def run(args: argparse.Namespace) -> None:
         viewer=args.viewer,
     )
     with staged(args.out) as room, recorded("report", room) as record:
-        _note_inputs(record, args)
+        _note_inputs(record, args, model)
         page = room / "report.html"
         write_text(page, render(content))
         record.add_output(page, hashlib.sha256(page.read_bytes()).hexdigest())
@@ -165,13 +164,13 @@ def _write_model(folder: Path, model: _Model, record: RunRecord) -> None:
     record.add_output(card, _file_hash(card))
 
 
-def _note_inputs(record: RunRecord, args: argparse.Namespace) -> None:
+def _note_inputs(record: RunRecord, args: argparse.Namespace, model: _Model | None) -> None:
     given = [args.split, args.history, args.metrics, args.nodules, args.model, args.weights, args.card, args.sites]
     given += args.records
     for path in given:
         if path is not None:
             # of a model by content, as in the records of the steps before
-            content_hash = verify(path) if path == args.model else _file_hash(path)
+            content_hash = model.model_hash if model and path == model.model else _file_hash(path)
             record.add_input(path.name, content_hash, path.stat().st_size)
 
 

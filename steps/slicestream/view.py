@@ -10,8 +10,9 @@ from pathlib import Path
 
 from slicestream import RESEARCH_ONLY
 from slicestream.errors import ArtefactError, OptionError
-from slicestream.figures.viewer.case import Facts, entry, script
+from slicestream.figures.viewer.case import entry, script
 from slicestream.figures.viewer.folder import write_assets, write_index
+from slicestream.volumes.documents import Facts
 from slicestream.volumes.files import write_text
 from slicestream.volumes.mask import Mask, check_same_volume, read_mask
 from slicestream.volumes.record import RunRecord, recorded

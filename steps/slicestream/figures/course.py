@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from slicestream.errors import ArtefactError
-from slicestream.figures.facts import Facts, Record, brief, finite, read_json
+from slicestream.figures.facts import Record, finite
+from slicestream.volumes.documents import Facts, brief, read_json
 
 LAPTOP = "laptop"
 _OF_A_SERIES = re.compile(r"^[0-9a-f]{16}-[0-9a-f]{16}(-\d+)?(?=\.)")

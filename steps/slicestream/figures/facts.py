@@ -6,7 +6,6 @@ All of it is untrusted: it may come back from another site. Anything odd is an A
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,10 +15,8 @@ from typing import Any
 
 from slicestream.errors import ArtefactError
 from slicestream.figures.nodules import COLUMNS, STATUSES
+from slicestream.volumes.documents import MAX_BYTES, Facts, brief, read_json
 
-Facts = dict[str, Any]
-
-MAX_BYTES = 256 << 20
 OVERLAPS = ("pooled", "per_slice", "per_slice_empty_is_one", "per_slice_annotated", "per_case")
 SIZES = ("all", "under_3", "3-10", "10-30", "30+")
 
@@ -43,19 +40,6 @@ class Record:
     outputs: Mapping[str, str]
     versions: Mapping[str, str]
     parameters: Mapping[str, Any] = field(default_factory=dict)
-
-
-def read_json(path: Path) -> Facts:
-    """Read a JSON object. Raises ArtefactError."""
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ValueError(f"over {MAX_BYTES} bytes")
-        document = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-    except (OSError, ValueError, RecursionError) as error:
-        raise ArtefactError(f"{path}: no readable JSON ({brief(error)}). Make or fetch the file again.") from error
-    if not isinstance(document, dict):
-        raise ArtefactError(f"{path}: holds a {type(document).__name__}; need a JSON object. Check which file it is.")
-    return document
 
 
 def read_metrics(path: Path) -> Facts:
@@ -219,15 +203,3 @@ def _time(text: str) -> datetime:
     if time.tzinfo is None:
         raise ValueError(f"time {text} without its zone")
     return time
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON number")
-
-
-def brief(error: Exception) -> str:
-    """Return what an error says, on one line and short."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    text = f"'{error.args[0]}' is missing" if isinstance(error, KeyError) else str(error)
-    return " ".join(text.split())[:160]

@@ -69,12 +69,14 @@ def nearest(names: Collection[str], rows: Sequence[dict[str, Any]], at_most: int
         if found := re.fullmatch(r"(.+)-(\d{4,})", name):
             slices.setdefault(found[1], []).append(int(found[2]))
     led: dict[int, str] = {}
+    chosen: set[str] = set()
     for number, row in sorted(enumerate(rows), key=lambda entry: entry[1]["status"] == "true_positive"):
         first, last, series = row["slice_first"] or 0, row["slice_last"] or 0, f"{row['patient']}-{row['series']}"
         inside = [index for index in slices.get(series, ()) if first <= index <= last]
         if inside:
             name = f"{series}-{min(inside, key=lambda index: abs(2 * index - first - last)):04d}"
-            if name in led.values() or len(set(led.values())) < at_most:
+            if name in chosen or len(chosen) < at_most:
+                chosen.add(name)
                 led[number] = name
     return led
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from slicestream import RESEARCH_ONLY
 from slicestream.figures.claim import ITEMS
-from slicestream.figures.facts import OVERLAPS, SIZES, Facts, Record
+from slicestream.figures.facts import OVERLAPS, SIZES, Record
+from slicestream.volumes.documents import Facts
 
 UNKNOWN = "not known"
 NOTHING = "–"

@@ -16,11 +16,12 @@ from markupsafe import Markup
 
 from slicestream import RESEARCH_ONLY, __version__
 from slicestream.figures import course, plots, tables
-from slicestream.figures.facts import OVERLAPS, Facts, Record
+from slicestream.figures.facts import OVERLAPS, Record
 from slicestream.figures.gallery import Picture
 from slicestream.figures.kpis import kpis
 from slicestream.figures.nodules import STATUSES
 from slicestream.figures.words import FILTERS
+from slicestream.volumes.documents import Facts
 
 ROWS_SHOWN = 1000  # of the nodule table, the worst first; the whole of it is in nodules.csv
 VIEWER = "viewer/index.html"  # beside the page

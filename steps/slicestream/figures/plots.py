@@ -1,6 +1,6 @@
 """The numbers behind the page's plots: FROC, sensitivity by size, volumes, calibration, training curves.
 
-Each function returns plain JSON values, or nothing where the run has no data for the plot; report.js draws them.
+Each function returns plain JSON values, or nothing where the run has no data for the plot; report_plots.js draws them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from slicestream.figures.facts import Facts
+from slicestream.volumes.documents import Facts
 
 BINS = 10  # of the calibration, over scores in [0, 1]
 LEAST = 10  # candidates; fewer say nothing of calibration

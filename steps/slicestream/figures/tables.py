@@ -6,7 +6,8 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from slicestream.figures.facts import Facts, Record
+from slicestream.figures.facts import Record
+from slicestream.volumes.documents import Facts
 
 _ORDER = ("missed", "false_positive", "true_positive", "candidate")
 # workflow input <- parameter of a step's run record, for the command that repeats a run

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from slicestream.figures.facts import Facts
+from slicestream.volumes.documents import Facts
 
 
 def text(value: Any) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ from typing import Any
 
 from slicestream.errors import ArtefactError
 from slicestream.provenance import allowed
+from slicestream.volumes.documents import read_json
 
 SITES = "sites.json"
 
@@ -82,7 +82,7 @@ def read_run(folder: Path) -> Run:
         There is none, or one cannot be read.
     """
     records = _records(folder)
-    told = _read(folder / SITES) if (folder / SITES).is_file() else {}
+    told = read_json(folder / SITES) if (folder / SITES).is_file() else {}
     if not records and not told:
         raise ArtefactError(
             f"{folder}: no run record (*.run.json) and no {SITES}; need the folder of a run. "
@@ -113,22 +113,10 @@ def _records(folder: Path) -> dict[str, dict[str, Any]]:
     """
     found: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.rglob("*.run.json")):
-        kind, record = allowed.kind_of(path.name), _read(path)
+        kind, record = allowed.kind_of(path.name), read_json(path)
         if kind and str(record.get("end", "")) >= str(found.get(path.name, {}).get("end", "")):
             found[path.name] = record
     return found
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ArtefactError(
-            f"{path}: cannot be read ({error}); need a JSON record. Take it from the run again."
-        ) from error
-    if not isinstance(document, dict):
-        raise ArtefactError(f"{path}: no record; need a JSON object. Take it from the run again.")
-    return document
 
 
 def _joined(records: dict[str, dict[str, Any]], jobs: list[dict[str, Any]]) -> tuple[Execution, ...]:

@@ -13,7 +13,7 @@ from rocrate.model.contextentity import ContextEntity
 from rocrate.rocrate import ROCrate
 
 from slicestream import RESEARCH_ONLY
-from slicestream.errors import ArtefactError, OutputError
+from slicestream.errors import ArtefactError
 from slicestream.provenance.allowed import TAKEN
 from slicestream.provenance.run_entities import RunEntities
 from slicestream.provenance.runs import Run
@@ -27,7 +27,7 @@ from slicestream.provenance.workflow_entities import (
     workflow_properties,
 )
 from slicestream.provenance.workflows import Workflow
-from slicestream.volumes.files import atomic_path, cannot_write
+from slicestream.volumes.files import atomic_path
 
 METADATA = "ro-crate-metadata.json"
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same run gives the same bytes
@@ -64,13 +64,10 @@ def write_crate(out: Path, run: Run, workflow: Workflow, folder: Path) -> tuple[
     _root(crate, run, workflow, described)
     files = {**dict(workflow.files), **taken}
     metadata = json.dumps(crate.metadata.generate(), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-    try:
-        with atomic_path(out) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr(zipfile.ZipInfo(METADATA, _EPOCH), metadata, zipfile.ZIP_DEFLATED)
-            for place, path in sorted(files.items()):
-                archive.writestr(zipfile.ZipInfo(place, _EPOCH), path.read_bytes(), zipfile.ZIP_DEFLATED)
-    except OSError as error:
-        raise OutputError(cannot_write(out, error)) from error
+    with atomic_path(out) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(zipfile.ZipInfo(METADATA, _EPOCH), metadata, zipfile.ZIP_DEFLATED)
+        for place, path in sorted(files.items()):
+            archive.writestr(zipfile.ZipInfo(place, _EPOCH), path.read_bytes(), zipfile.ZIP_DEFLATED)
     return len(files), len(described)
 
 

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from slicestream.figures.nodules import NoduleRow, nodule_rows
 from slicestream.figures.viewer.grid import ViewGrid, nifti_header, view_grid
 from slicestream.figures.viewer.packing import pack_hu, pack_labels
+from slicestream.volumes.documents import Facts
 from slicestream.volumes.mask import Mask
 from slicestream.volumes.measures import measure
 from slicestream.volumes.volume import Volume
 
 NO_ORIGIN = (0.0, 0.0, 0.0)  # it stays where the identities are
 REFERENCE, PREDICTION = 1, 2  # bits of a label: 3 is where both are
-Facts = dict[str, Any]
 
 
 def entry(volume: Volume, mask: Mask, reference: Mask | None) -> Facts:

@@ -27,6 +27,7 @@ STEPS = {
 COMMANDS = {
     **STEPS,
     "check": "find what is wrong with workflow files and sites before a run does",
+    "watch": "a run as it goes on: steps, sites, queue, progress, logs",
     "clean": "remove what killed runs left on the sites",
     "pull": "fetch a study from an image archive (DICOMweb or DIMSE)",
     "push": "send results to an image archive (DICOMweb or DIMSE) and read them back",

@@ -14,10 +14,10 @@ import pytest
 
 from slicestream.streamflow_plugin.digests import local_tree
 from slicestream.streamflow_plugin.faults import SiteError
-from slicestream.streamflow_plugin.jobs import kill_script, poll_script, shell_of, start_script
+from slicestream.streamflow_plugin.jobs import decoded, kill_script, poll_script, shell_of, start_script
 from slicestream.streamflow_plugin.manifests import of_run, workers
 from slicestream.streamflow_plugin.pods import parse_status, ready, stuck
-from slicestream.streamflow_plugin.slurm_jobs import parse_job, parse_queue, parse_submission, refusal
+from slicestream.streamflow_plugin.slurm_jobs import Queued, parse_job, parse_news, parse_submission, refusal
 from slicestream.streamflow_plugin.transfers import packed
 
 # As Slurm 24.11 prints it, on one line.
@@ -71,7 +71,13 @@ def test_a_slurm_job_without_a_whole_record_is_none(text: str) -> None:
 
 
 def test_slurms_answers_are_read_with_warnings_around_them() -> None:
-    assert parse_queue("12 RUNNING\n13_4 PENDING\n") == {"12": "RUNNING", "13": "PENDING"}
+    said = "12 RUNNING 2026-01-02T03:04:05 None\n13_4 PENDING N/A Resources\n\npending 9 13 \nsaid 12 YWI=\nrecord 13 "
+    queue, paths, news = parse_news(said + record("PENDING", "0:0"))
+    assert queue["12"] == Queued(state="RUNNING", start="2026-01-02T03:04:05", reason="", ahead=None)
+    assert queue["13"] == Queued(state="PENDING", start="", reason="Resources", ahead=1)
+    assert paths == {"13": "/scratch/a b/slurm-12.out"}
+    assert news == {"12": b"ab"}
+    assert parse_news("slurm_load_jobs error: Invalid job id specified") == ({}, {}, {})
     assert parse_submission("sbatch: warning: can't run 1 processes on 2 nodes\n12;cluster\n") == "12"
     assert parse_submission("sbatch: error: no\n") is None
     said = (
@@ -220,9 +226,9 @@ def sh(script: str) -> str:
 
 def poll(folder: Path, *, seconds: float = 10) -> str:
     end = time.monotonic() + seconds
-    while (said := sh(poll_script(str(folder)))) == "alive" and time.monotonic() < end:
+    while (state := sh(poll_script(str(folder))).partition("\n")[0]) == "alive" and time.monotonic() < end:
         time.sleep(0.05)
-    return said
+    return state
 
 
 def test_a_job_goes_on_without_its_starter_and_gives_output_and_exit_code(tmp_path: Path) -> None:
@@ -232,6 +238,8 @@ def test_a_job_goes_on_without_its_starter_and_gives_output_and_exit_code(tmp_pa
     assert sh(poll_script(str(tmp_path))) == "alive"
     assert poll(tmp_path) == "3"
     assert (tmp_path / "log").read_text() == "out\nerr\n"
+    state, said = sh(poll_script(str(tmp_path), read=3)).split("\n")
+    assert (state, decoded(said)) == ("3", b"\nerr\n")
 
 
 def test_a_job_killed_from_outside_is_dead_and_one_killed_by_us_ends_with_its_children(tmp_path: Path) -> None:

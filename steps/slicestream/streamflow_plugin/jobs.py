@@ -8,6 +8,7 @@ group of its own, with its output and exit code in files of the run's work folde
 from __future__ import annotations
 
 import asyncio
+import base64
 import re
 import secrets
 import shlex
@@ -23,14 +24,16 @@ from slicestream.streamflow_plugin.session import current, patiently
 
 FIRST_POLL_S, LONGEST_POLL_S = 0.2, 2.0
 TRIES = 3  # of a job whose process is gone without an exit code: its container or machine was restarted
+SAID = 1 << 16  # bytes of a job's output that one poll brings
 TAIL = 20  # lines of a failed job's output that are shown
 JOBS = ".jobs"  # in the run's work folder; <job>/pid is the number of a process group
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class _Job:
     location: ExecutionLocation
     folder: str
+    read: int = 0  # bytes of its output
 
     def path(self, name: str) -> str:
         return shlex.quote(f"{self.folder}/{name}")
@@ -51,14 +54,30 @@ def shell_of(script: str) -> str:
     return script.splitlines()[0][2:].strip() if script.startswith("#!") else "sh"
 
 
-def poll_script(folder: str) -> str:
-    """Return the command that prints a job's exit code, or `alive`, or `dead`. A dead process has no command line."""
+def poll_script(folder: str, read: int = 0) -> str:
+    """Return the command that prints a job's exit code, or `alive`, or `dead`, then what it said after `read` bytes.
+
+    A dead process has no command line.
+    """
     d = shlex.quote(folder)
     return (
         f"if [ -f {d}/rc ]; then cat {d}/rc; "
         f"elif grep -qs {d} /proc/$(cat {d}/pid 2>/dev/null)/cmdline; then echo alive; "
-        f"elif [ -f {d}/rc ]; then cat {d}/rc; else echo dead; fi"
+        f"elif [ -f {d}/rc ]; then cat {d}/rc; else echo dead; fi; {said_script(f'{d}/log', read)}"
     )
+
+
+def said_script(path: str, read: int) -> str:
+    """Return the command that prints what a log holds after `read` bytes, as base64, which no shell changes."""
+    return f"tail -c +{read + 1} {path} 2>/dev/null | head -c {SAID} | base64 | tr -d '\\n'"
+
+
+def decoded(text: str) -> bytes:
+    """Return what `said_script` has printed; nothing where the site could not."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        return b""
 
 
 def kill_script(folder: str) -> str:
@@ -113,7 +132,8 @@ class DetachedJobs(BaseConnector):
             self.jobs[job_name] = job
             try:
                 await self._start(job, command)
-                code = await asyncio.wait_for(self._ended(job), timeout)
+                current().teller.tell("job", job_name, state="runs")
+                code = await asyncio.wait_for(self._ended(job, job_name), timeout)
             except TimeoutError:
                 await self._shell(job, kill_script(folder))
                 raise SiteError(
@@ -160,12 +180,15 @@ class DetachedJobs(BaseConnector):
         await patiently(write, what=f"starting a job on {job.location}")
         await self._shell(job, start_script(job.folder, shell_of(command)))
 
-    async def _ended(self, job: _Job) -> int | None:
+    async def _ended(self, job: _Job, name: str) -> int | None:
         pause = FIRST_POLL_S
         while True:
-            said = (await self._shell(job, poll_script(job.folder))).strip()
-            if said != "alive":
-                return int(said) if said.isdigit() else None
+            state, _, said = (await self._shell(job, poll_script(job.folder, job.read))).strip().partition("\n")
+            news = decoded(said.strip())
+            job.read += len(news)
+            current().teller.log(name, news)
+            if state != "alive" and len(news) < SAID:
+                return int(state) if state.isdigit() else None
             await asyncio.sleep(pause)
             pause = min(LONGEST_POLL_S, pause * 1.5)
 

@@ -41,6 +41,7 @@ class RunManager(DefaultDeploymentManager):
         current().record.known_as = {inner: name for name, one in self.remote.items() if (inner := wrapped(one))}
         self._beginning = asyncio.Lock()
         if self.remote:
+            current().teller.tell("run", current().id)
             one_line_errors()
             check_bindings(context.config, where=context.config["path"])
             self._name_folders(context.config)

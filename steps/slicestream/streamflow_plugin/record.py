@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
+from slicestream.progress.telling import Teller
 from slicestream.volumes.files import write_text
 
 
@@ -42,6 +43,7 @@ class SitesRecord:
     """What a run did."""
 
     run: str
+    teller: Teller = field(default_factory=lambda: Teller(None))
     jobs: list[JobRecord] = field(default_factory=list)
     links: dict[tuple[str, str], LinkRecord] = field(default_factory=dict)
     slurm_jobs: dict[str, str] = field(default_factory=dict)  # job name -> Slurm's id
@@ -54,6 +56,9 @@ class SitesRecord:
         link.bytes += size
         link.seconds = round(link.seconds + seconds, 3)
         link.files += 1
+        self.teller.tell(
+            "moved", f"{source} to {destination}", bytes=link.bytes, seconds=link.seconds, files=link.files
+        )
 
     def write(self) -> None:
         """Write the record, where it is asked for."""

@@ -91,6 +91,8 @@ async def _execute_recorded(self: Any, job: Job) -> Any:
         start=time.time(),
     )
     current().record.jobs.append(record)
+    place = "laptop" if location.local else location.deployment
+    current().teller.tell("job", job.name, state="runs" if location.local else "starts", place=place)
     record.status = "failed"
     try:
         output = await _execute(self, job)
@@ -99,6 +101,7 @@ async def _execute_recorded(self: Any, job: Job) -> Any:
     finally:
         record.end = time.time()
         record.seconds = round(record.end - record.start, 3)
+        current().teller.tell("job", job.name, state=record.status)
 
 
 class OneLine(logging.Filter):

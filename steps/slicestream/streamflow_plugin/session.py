@@ -7,10 +7,12 @@ import os
 import re
 import secrets
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TypeVar
 
 from streamflow.log_handler import logger
 
+from slicestream.progress.telling import Teller
 from slicestream.sites.runs import Place, Run
 from slicestream.streamflow_plugin.faults import PodGoneError, SiteError, SiteFullError, SiteUnreachableError, repeating
 from slicestream.streamflow_plugin.record import SitesRecord
@@ -31,7 +33,8 @@ class Session:
         self.run: Run | None = None
         self.ending = False
         self.stopped = False  # by a signal
-        self.record = SitesRecord(self.id)
+        self.teller = Teller(Path(told) if (told := os.environ.get("SLICESTREAM_PROGRESS")) else None)
+        self.record = SitesRecord(self.id, self.teller)
         self.reached: set[str] = set()  # ssh hosts and Kubernetes contexts where something may have been made
 
     def check_open(self) -> None:
@@ -78,9 +81,13 @@ async def patiently(
     loop = asyncio.get_running_loop()
     give_up = loop.time() + patience_s
     moves = failures = 0
+    away = False
     while True:
         try:
-            return await action()
+            answer = await action()
+            if away:
+                current().teller.tell("site", what, state="back")
+            return answer
         except PodGoneError as error:
             if repeating.get() or moves == MOVES:
                 raise
@@ -93,6 +100,8 @@ async def patiently(
             if loop.time() + PAUSE_S > give_up:
                 raise SiteError(f"{what}: given up after {patience_s:.0f} s: {error}") from error
             logger.warning(f"{what}: {error}; trying again")
+            current().teller.tell("site", what, state="out of reach", why=str(error))
+            away = True
         except SiteError as error:
             if current().ending or failures == again or isinstance(error, SiteFullError):
                 raise

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from collections.abc import Collection, MutableMapping, MutableSequence
+from collections.abc import Collection, Mapping, MutableMapping, MutableSequence
 from typing import Any
 
 from streamflow.core.deployment import Connector, ExecutionLocation
@@ -19,15 +19,18 @@ from streamflow.deployment.wrapper import get_inner_location, get_inner_location
 from streamflow.log_handler import logger
 
 from slicestream.streamflow_plugin.faults import SiteError, SiteUnreachableError
+from slicestream.streamflow_plugin.jobs import SAID, decoded, said_script
 from slicestream.streamflow_plugin.session import current, patiently
 from slicestream.streamflow_plugin.slurm_jobs import (
     AGAIN,
     AWAY,
     ENDED,
     JobState,
+    Queued,
     parse_job,
-    parse_queue,
+    parse_news,
     parse_submission,
+    queue_script,
     refusal,
 )
 
@@ -45,6 +48,7 @@ class SafeSlurmConnector(SlurmConnector):
         for service in self.services.values():
             service.jobName = f"slicestream-{current().id}"
         self._ids: dict[str, str] = {}
+        self._logs: dict[str, tuple[str, int]] = {}  # Slurm's id -> file that the job prints to, bytes read of it
 
     async def run(  # noqa: PLR0917 - StreamFlow's signature
         self,
@@ -96,14 +100,41 @@ class SafeSlurmConnector(SlurmConnector):
         if (known := self._jobs_cache.get("queue")) is not None:
             return known
         ids = list(self._scheduled_jobs)
-        said = await self._ask(location, f"squeue -h -t all -j {','.join(ids)} -o '%i %T'")
-        states = parse_queue(said)
-        running = [job for job in ids if job in states and states[job] not in ENDED]
+        queue, paths, news = parse_news(await self._ask(location, queue_script(ids, self._logs)))
+        self._logs |= {job: (path, 0) for job, path in paths.items()}
+        self._tell(queue, news)
+        running = [job for job in ids if job in queue and queue[job].state not in ENDED]
         self._jobs_cache["queue"] = running
         return running
 
+    def _tell(self, queue: Mapping[str, Queued], news: Mapping[str, bytes]) -> None:
+        """Tell how the jobs stand in the queue and what they have printed."""
+        names = {job: name for name, job in self._ids.items()}
+        for job, one in queue.items():
+            facts = {"state": "queued", "ahead": one.ahead, "expected": one.start, "reason": one.reason}
+            told = facts if one.state == "PENDING" else {"state": "runs"}
+            if job in names and one.state not in ENDED:
+                current().teller.tell("job", names[job], slurm_job=job, **told)
+        for job, text in news.items():
+            self._take(job, text)
+
+    def _take(self, job_id: str, said: bytes) -> None:
+        path, read = self._logs[job_id]
+        self._logs[job_id] = path, read + len(said)
+        current().teller.log(next((name for name, job in self._ids.items() if job == job_id), job_id), said)
+
+    async def _take_rest(self, job: JobState, location: ExecutionLocation) -> None:
+        """Take what a job printed after the last look at the queue."""
+        path, read = self._logs.setdefault(job.id, (job.stdout, 0))
+        said = decoded((await self._login(location, said_script(shlex.quote(path), read)))[0].strip())
+        self._take(job.id, said)
+        if len(said) == SAID:
+            await self._take_rest(job, location)
+
     async def _get_returncode(self, job_id: str, location: ExecutionLocation) -> int:
-        return (await self._job(job_id, location)).returncode
+        job = await self._job(job_id, location)
+        await self._take_rest(job, location)
+        return job.returncode
 
     async def _get_output(self, job_id: str, location: ExecutionLocation) -> str:
         job = await self._job(job_id, location)

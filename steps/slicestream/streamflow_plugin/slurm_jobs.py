@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+
+from slicestream.streamflow_plugin.jobs import decoded, said_script
 
 # https://slurm.schedmd.com/job_state_codes.html
 SITES_FAULT = frozenset(("BOOT_FAIL", "LAUNCH_FAILED", "NODE_FAIL", "PREEMPTED", "RECONFIG_FAIL"))
@@ -72,9 +76,48 @@ def parse_job(text: str) -> JobState | None:
     )
 
 
-def parse_queue(text: str) -> dict[str, str]:
-    """Return job id -> state from lines of `squeue -h -o '%i %T'`."""
-    return dict(re.findall(r"^(\d+)\S*\s+([A-Z_]+)", text, re.M))
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Queued:
+    """A job's line in the queue. `start`: as Slurm expects it; `ahead`: pending jobs before it, None if it runs."""
+
+    state: str
+    start: str
+    reason: str
+    ahead: int | None
+
+
+def queue_script(jobs: Collection[str], logs: Mapping[str, tuple[str, int]]) -> str:
+    """Return the command that asks for jobs in the queue, with the exit code of squeue.
+
+    `logs`: of each job the file that it prints to and the bytes that were read of it; unknown at first.
+    """
+    parts = [f"squeue -h -t all -j {','.join(jobs)} -o '%i %T %S %r'", "code=$?"]
+    parts += ["printf '\\npending '", "squeue -h -t PD --sort=-p,i -o %i 2>/dev/null | tr '\\n' ' '"]
+    for job in jobs:
+        if job in logs:
+            path, read = logs[job]
+            parts += [f"printf '\\nsaid {job} '", said_script(shlex.quote(path), read)]
+        else:
+            parts += [f"printf '\\nrecord {job} '", f"scontrol show -o job {job} 2>/dev/null"]
+    return "; ".join([*parts, "echo", "exit $code"])
+
+
+def parse_news(text: str) -> tuple[dict[str, Queued], dict[str, str], dict[str, bytes]]:
+    """Return what `queue_script` printed: by job its line in the queue, the file that it prints to, what that holds."""
+    pending = found[1].split() if (found := re.search(r"^pending (.*)$", text, re.M)) else []
+    queue = {
+        job: Queued(
+            state=state,
+            start="" if start == "N/A" else start,
+            reason="" if reason == "None" else reason,
+            ahead=pending.index(job) if job in pending else None,
+        )
+        for job, state, start, reason in re.findall(r"^(\d+)\S* ([A-Z_]+) (\S+) (.*)$", text, re.M)
+    }
+    records = {job: parse_job(record) for job, record in re.findall(r"^record (\d+) (.*)$", text, re.M)}
+    paths = {job: record.stdout for job, record in records.items() if record and record.stdout}
+    said = {job: decoded(news) for job, news in re.findall(r"^said (\d+) (\S+)$", text, re.M)}
+    return queue, paths, said
 
 
 def parse_submission(text: str) -> str | None:

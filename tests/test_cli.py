@@ -14,6 +14,7 @@ from slicestream.__main__ import COMMANDS, _parser, main
 HEAVY = (
     "numpy",
     "paramiko",
+    "rich",
     "kubernetes",
     "torch",
     "pydicom",

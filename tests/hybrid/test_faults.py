@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -162,6 +163,9 @@ def test_an_sshd_that_dies_for_ten_seconds_does_not_change_the_outputs(training:
     time.sleep(10)
     on_site("/usr/sbin/sshd")
     recovered("sshd killed when the transfers begin, back after 10 s", run, training)
+    told = [json.loads(line) for line in (run.out / "progress/events.jsonl").read_text().splitlines()]
+    assert [one["state"] for one in told if one["event"] == "site"][:1] == ["out of reach"]
+    assert [one["state"] for one in told if one["event"] == "site"][-1:] == ["back"]
 
 
 def test_a_wrong_host_key_is_refused(training: Job, tmp_path: Path) -> None:

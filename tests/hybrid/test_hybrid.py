@@ -31,7 +31,14 @@ def inputs(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 
 @pytest.fixture(scope="module")
 def slurm(inputs: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return ended(start(tmp_path_factory.mktemp("slurm"), "main", inputs))
+    """And somebody watches."""
+    run = start(tmp_path_factory.mktemp("slurm"), "main", inputs)
+    run.until((run.log.parent / f".{run.out.name}.sites/progress").exists)
+    command = [sys.executable, "-m", "slicestream", "watch", run.out, "--json"]
+    with (run.log.parent / "watched").open("w") as told, subprocess.Popen(command, stdout=told) as watching:
+        ended(run)
+        assert watching.wait(timeout=30) == 0
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +106,30 @@ def test_training_ran_as_a_slurm_job_with_a_gpu_and_inference_in_two_pods(slurm:
     assert len({record["host"] for record in by_step["infer"]}) == 2
     here = {record["site"] for step in ("preprocess", "split", "evaluate", "export") for record in by_step[step]}
     assert here == {"laptop"}
+
+
+def test_who_watches_sees_each_job_on_its_site_its_progress_what_is_moved_and_the_end(slurm: Run) -> None:
+    events = [json.loads(line) for line in (slurm.log.parent / "watched").read_text().splitlines()]
+    assert (events[0]["event"], events[-1]["event"], events[-1]["status"]) == ("run", "end", "completed")
+    train = [one for one in events if one.get("about") == "/train/0"]
+    states = [one["state"] for one in train if one["event"] == "job"]
+    assert [state for state in states if state != "queued"] == ["starts", "runs", "completed"]
+    assert {one["slurm_job"] for one in train if "slurm_job" in one} == {
+        record["job"] for record in slurm.records() if record["step"] == "train"
+    }
+    said = [one for one in train if one["event"] == "progress"]
+    assert said[-1]["share"] == 1.0
+    assert said[-1]["text"].startswith("epoch 2/2, loss ")
+    assert {one["place"] for one in events if "place" in one} == {"laptop", "hpc", "cloud"}
+    assert {"laptop to hpc", "hpc to cloud"} <= {one["about"] for one in events if one["event"] == "moved"}
+
+
+def test_what_the_jobs_on_the_sites_printed_is_kept(slurm: Run) -> None:
+    logs = {path.name: path.read_text() for path in (slurm.out / "progress/logs").iterdir()}
+    assert set(logs) == {"train-0.log", "infer-0.0.log", "infer-0.1.log"}
+    assert "train: epoch 1/2" in logs["train-0.log"]
+    assert logs["train-0.log"].rstrip().splitlines()[-1].startswith("model.onnx ")
+    assert "infer: volume 1/" in logs["infer-0.0.log"]
 
 
 def test_training_without_a_queue_ran_on_the_bare_metal_site(occam: Run) -> None:

@@ -1,8 +1,9 @@
-"""check finds what is wrong with files and real sites before a run does."""
+"""check finds what is wrong with files before a run does; tests/hybrid/test_check_faults.py has the sites."""
 
 from __future__ import annotations
 
-import subprocess
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,21 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
-from bed import HPC, Bed, need_bed
+from check_page import assert_only, listed, to_do
 from slicestream.__main__ import main
 
 ROOT = Path(__file__).parents[1]
-USAGE = (ROOT / "docs/usage.md").read_text(encoding="utf-8")
 SHIPPED = ["streamflow.yml", "environments/local/streamflow.yml", "environments/occam/streamflow.yml"]
 Change = Callable[[dict[str, Any]], object]
-
-
-@pytest.fixture
-def bed(monkeypatch: pytest.MonkeyPatch) -> Bed:
-    found = need_bed()
-    for name, value in found.environment.items():
-        monkeypatch.setenv(name, value)
-    return found
 
 
 def changed(folder: Path, change: Change) -> Path:
@@ -50,7 +42,18 @@ def train(document: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("path", SHIPPED)
 def test_every_shipped_streamflow_file_is_in_order(path: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(ROOT / path)]) == 0
-    assert capsys.readouterr().out == f"{ROOT / path}: ok\n"
+    said = capsys.readouterr()
+    found = table(said.out)
+    assert [row[:3] for row in found[:3]] == [["laptop", what, "ok"] for what in ("schema", "CWL", "identities")]
+    assert {(row[1], row[2]) for row in found[3:]} <= {("binding", "ok")}
+    assert said.err == f"slicestream check: {len(found)} rows, 0 notes, nothing to do\n"
+
+
+def table(out: str) -> list[list[str]]:
+    """Return the cells of the printed table below its head."""
+    head, *rows = (re.split("  +", line, maxsplit=3) for line in out.splitlines())
+    assert head == ["deployment", "looked at", "verdict", "found"]
+    return rows
 
 
 def test_a_relative_path_and_a_cwl_file_are_taken(
@@ -58,7 +61,22 @@ def test_a_relative_path_and_a_cwl_file_are_taken(
 ) -> None:
     monkeypatch.chdir(ROOT / "environments")
     assert main(["check", "local/streamflow.yml", "../workflows/pick.cwl"]) == 0
-    assert capsys.readouterr().out == "local/streamflow.yml: ok\n../workflows/pick.cwl: ok\n"
+    found = table(capsys.readouterr().out)
+    assert [row[1] for row in found] == ["schema", "CWL", "identities", "binding", "CWL"]
+    assert found[-1] == ["laptop", "CWL", "ok", "../workflows/pick.cwl is valid"]
+
+
+def test_streamflow_yml_is_taken_where_no_file_is_given(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert main(["check", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {one["file"] for one in found} == {"streamflow.yml"}
+    assert [one["line"] for one in found if one["looked_at"] == "binding"] == [
+        "step /train goes to service train",
+        "step /infer goes to service infer",
+    ]
 
 
 BAD_FILES: dict[str, tuple[Change, str]] = {
@@ -84,10 +102,12 @@ def test_a_bad_streamflow_file_is_refused_in_one_line(
     path = changed(tmp_path, change)
     assert main(["check", str(path), str(ROOT / "workflows/pick.cwl")]) == 2
     said = capsys.readouterr()
-    assert said.err.startswith(f"slicestream check: {path}: ")
-    assert line in said.err
-    assert said.err.count("\n") == 1
-    assert not said.out, "the first bad one ends it"
+    bad, good = table(said.out)
+    assert bad[:3] == ["laptop", "schema", "to do"]
+    assert bad[3].startswith(f"{path}: ")
+    assert line in bad[3]
+    assert good[2] == "ok", "the others are looked at all the same"
+    assert said.err == "slicestream check: 1 of 2 rows say what is to be done before a run; do it, check again\n"
 
 
 @pytest.mark.parametrize(
@@ -106,116 +126,53 @@ def test_what_is_no_workflow_file_is_refused(
     if text is not None:
         path.write_text(text)
     assert main(["check", str(path)]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith(f"slicestream check: {path}: {line}")
-    assert said.count("\n") == 1
+    (row,) = table(capsys.readouterr().out)
+    assert row[2] == "to do"
+    assert row[3].startswith(f"{path}: {line}")
 
 
-def test_a_binding_that_sends_identities_away_is_refused_as_the_documents_say(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    away = {"step": "/preprocess", "target": {"deployment": "hpc", "service": "train"}}
-    path = changed(tmp_path, lambda d: d["workflows"]["main"]["bindings"].append(away))
-    assert main(["check", "--sites", str(path)]) == 2
-    said = capsys.readouterr()
-    assert not said.out, "no site is reached for a file that is refused"
-    assert said.err.replace(f"{tmp_path}/", "").removeprefix("slicestream check: ").strip() in USAGE
+def bindings(document: dict[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = document["workflows"]["main"]["bindings"]
+    return found
 
 
-def test_sites_that_are_ready_are_found_so(bed: Bed, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    # An image that the bed always has stands in for ours, and a manifest of it.
-    template = tmp_path / "job.j2"
-    template.write_text('apptainer exec "$project/images/busybox.sif" sh {{ streamflow_command }}\n')
-    path = changed(tmp_path, lambda d: train(d).update(file=str(template)))
-    status = main(["check", "--sites", str(path)])
-    lines = [line.removeprefix(f"{path}: ") for line in capsys.readouterr().out.splitlines()]
-    assert status == 0, lines
-    assert f"login: ok: ssh {HPC} answers, and its host key is known" in lines
-    assert any(line.startswith("login: ok: /scratch/slicestream can be written to, ") for line in lines)
-    submission = next(line for line in lines if line.startswith("hpc: ok: Slurm takes service train with "))
-    assert {"--partition=gpu", "--gpus=1", "--cpus-per-task=2"} <= set(submission.split())
-    assert "hpc: ok: service train: image /scratch/slicestream/images/busybox.sif" in lines
-    assert any(line.startswith("cloud: ok: you may make and run workers in namespace ") for line in lines)
-    assert any(line.endswith(f"workers.yaml: the cluster takes it in namespace {namespace(lines)}") for line in lines)
-    assert not bed.ssh("ls -A /scratch/slicestream | grep '^[.]slicestream' || true"), "the probe is gone"
+def broken_workflow(document: dict[str, Any]) -> None:
+    workflow = yaml.safe_load((ROOT / "workflows/main.cwl").read_text())
+    workflow["steps"]["train"]["in"]["training"] = "split/nothing"
+    for step in workflow["steps"].values():
+        step["run"] = str(ROOT / "workflows" / step["run"])
+    Path("broken.cwl").write_text(yaml.safe_dump(workflow))
+    document["workflows"]["main"]["config"]["file"] = "broken.cwl"
 
 
-def namespace(lines: list[str]) -> str:
-    return next(line for line in lines if "make and run workers" in line).rpartition(" ")[2]
-
-
-BAD_SITES: dict[str, tuple[Change, str]] = {
-    "unknown partition": (
-        lambda d: (train(d).clear(), train(d).update(partition="nope")),
-        "hpc: to do: Slurm refuses service train with --partition=nope (sbatch: error: invalid partition "
-        "specified: nope allocation failure: Invalid partition name specified); correct its options",
+FAULTS: dict[str, Change] = {
+    "not StreamFlow's schema": lambda d: d["deployments"]["cloud"].pop("type"),
+    "template that is not there": lambda d: train(d).update(file="gone.j2"),
+    "CWL that is not valid": broken_workflow,
+    "step with identities bound to a site": lambda d: bindings(d).append(
+        {"step": "/preprocess", "target": {"deployment": "hpc", "service": "train"}}
     ),
-    "misspelt option": (lambda d: train(d).update(partion="gpu"), "unrecognized option '--partion=gpu'"),
-    "too many GPUs": (lambda d: train(d).update(gpus="64"), "Requested node configuration is not available"),
-    "work folder missing": (
-        lambda d: d["deployments"]["login"].update(workdir="/scratch/nowhere"),
-        "login: to do: /scratch/nowhere cannot be written to (",
-    ),
-    "no right to write": (
-        lambda d: d["deployments"]["login"].update(workdir="/etc"),
-        "login: to do: /etc cannot be written to (",
-    ),
-    "unknown alias": (
-        lambda d: d["deployments"]["login"]["config"].update(nodes=["slicestream-nowhere.invalid"]),
-        "login: to do: slicestream-nowhere.invalid: cannot be reached (",
-    ),
-    "unknown context": (
-        lambda d: d["deployments"]["cloud"]["config"].update(kubeContext="nowhere"),
-        "cloud: to do: kubeconfig has no context 'nowhere'; it has: ",
-    ),
-    "no rights in the namespace": (
-        lambda d: d["deployments"]["cloud"]["config"].update(namespace="kube-system"),
-        "cloud: to do: you may not create deployments, ",
-    ),
+    "binding of a step that is not there": lambda d: bindings(d)[0].update(step="/trian"),
+    "binding to a deployment that is not there": lambda d: bindings(d)[0]["target"].update(deployment="hcp"),
+    "binding to a service that is not there": lambda d: bindings(d)[1]["target"].update(service="inferr"),
 }
+PAGE = listed("Faults of files")
 
 
-def test_usage_quotes_what_slurm_says_of_an_unknown_partition() -> None:
-    assert f"`{BAD_SITES['unknown partition'][1].partition(': to do: ')[2]}`" in USAGE
+def test_the_page_lists_these_faults_of_files() -> None:
+    assert list(PAGE) == list(FAULTS)
 
 
-@pytest.mark.parametrize("case", BAD_SITES)
-def test_a_site_that_would_stop_a_run_is_said_to(
-    case: str, bed: Bed, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_of_the_file_is_the_one_row_to_do_and_no_site_is_reached(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    change, line = BAD_SITES[case]
-    path = changed(tmp_path, change)
-    assert main(["check", "--sites", str(path)]) == 2
+    monkeypatch.chdir(tmp_path)
+    path = changed(tmp_path, FAULTS[name])
+    assert main(["check", "--sites", "--json", str(path)]) == 2
     said = capsys.readouterr()
-    assert any(line in one for one in said.out.splitlines()), said.out
-    assert said.err.startswith(f"slicestream check: {path}: ")
+    found = json.loads(said.out)
+    assert_only(PAGE[name], to_do(found, tmp_path))
+    assert {one["looked_at"] for one in found} <= {"schema", "CWL", "identities", "binding"}
+    assert said.err.startswith("slicestream check: 1 of ")
     assert said.err.count("\n") == 1
-
-
-def test_an_image_that_is_not_there_is_named(bed: Bed, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    template = tmp_path / "job.j2"
-    template.write_text("apptainer exec $project/images/gone.sif true || podman run localhost/gone:1 true\n")
-    assert main(["check", "--sites", str(changed(tmp_path, lambda d: train(d).update(file=str(template))))]) == 2
-    assert (
-        "hpc: to do: service train: no image, neither /scratch/slicestream/images/gone.sif for apptainer nor "
-        "localhost/gone:1 for podman; put one there"
-    ) in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("known", ["another", "none"])
-def test_a_host_key_that_is_not_the_known_one_is_refused(
-    known: str, bed: Bed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    home = tmp_path / "home"
-    (home / ".ssh").mkdir(parents=True)
-    config = (bed.home / ".ssh/config").read_text()
-    hosts = home / "known_hosts"
-    (home / ".ssh/config").write_text(f"Host *\n  UserKnownHostsFile {hosts}\n  GlobalKnownHostsFile none\n{config}")
-    address = next(line.split()[1] for line in config.splitlines() if "HostName" in line)
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", home / "key"], check=True)
-    hosts.write_text(f"{address} {(home / 'key.pub').read_text()}" if known == "another" else "")
-    monkeypatch.setenv("HOME", str(home))
-    assert main(["check", "--sites", str(changed(tmp_path, lambda _: None))]) == 2
-    line = next(one for one in capsys.readouterr().out.splitlines() if ": login: to do: " in one)
-    assert line.partition(": to do: ")[2] in USAGE
-    assert ("not the known one" in line) == (known == "another")

@@ -67,7 +67,11 @@ class BindingError(WorkflowError):
 
 
 class SiteError(SliceStreamError):
-    """A compute site cannot be reached or used."""
+    """A compute site cannot be reached or used; `stage` is the word for how far one came ("": not said)."""
+
+    def __init__(self, text: str, *, stage: str = "") -> None:
+        super().__init__(text)
+        self.stage = stage
 
 
 class ArchiveError(SliceStreamError):

@@ -24,9 +24,12 @@ ROOT = PurePosixPath("/")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Step:
+class Step:
+    """A step of a workflow, whether it stays here, and the words of its command."""
+
     path: PurePosixPath
     kept: bool
+    words: frozenset[str] = frozenset()
 
 
 def check_bindings(config: Mapping[str, Any], *, where: str) -> None:
@@ -47,16 +50,16 @@ def check_bindings(config: Mapping[str, Any], *, where: str) -> None:
         steps = _steps(Path(where).parent / str(settings.get("file", "")), by_step.keys() | containers.keys())
         for step in steps:
             if step.kept:
-                _refuse_remote(step, config, _deepest(step.path, by_step), where=f"{where}: workflow {name}")
-                _refuse_container(step, _deepest(step.path, containers), where=f"{where}: workflow {name}")
+                _refuse_remote(step, config, deepest(step.path, by_step), where=f"{where}: workflow {name}")
+                _refuse_container(step, deepest(step.path, containers), where=f"{where}: workflow {name}")
         sent = {step.path for step in steps if not step.kept}
         for binding in bindings:
             port = PurePosixPath(binding.get("port", "/"))
             if "port" in binding and not sent & set(port.parents):
-                _refuse_remote(_Step(path=port, kept=True), config, binding, where=f"{where}: workflow {name}")
+                _refuse_remote(Step(path=port, kept=True), config, binding, where=f"{where}: workflow {name}")
 
 
-def _refuse_remote(step: _Step, config: Mapping[str, Any], binding: Mapping[str, Any] | None, *, where: str) -> None:
+def _refuse_remote(step: Step, config: Mapping[str, Any], binding: Mapping[str, Any] | None, *, where: str) -> None:
     targets = binding["target"] if binding else []
     for target in [targets] if isinstance(targets, Mapping) else targets:
         name = str(target.get("deployment", target.get("model")))
@@ -70,7 +73,7 @@ def _refuse_remote(step: _Step, config: Mapping[str, Any], binding: Mapping[str,
                 )
 
 
-def _refuse_container(step: _Step, entry: Mapping[str, Any] | None, *, where: str) -> None:
+def _refuse_container(step: Step, entry: Mapping[str, Any] | None, *, where: str) -> None:
     kind = str(_mapping(entry.get("deployment")).get("type")) if entry else "none"
     if kind not in CONTAINERS_HERE:
         raise BindingError(
@@ -93,24 +96,32 @@ def _chain(name: str, config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         name = inner
 
 
-def _deepest(path: PurePosixPath, entries: Mapping[PurePosixPath, Mapping[str, Any]]) -> Mapping[str, Any] | None:
+def deepest(path: PurePosixPath, entries: Mapping[PurePosixPath, Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return the entry that counts for a step: at its path, or nearest above it."""
     return next((entries[at] for at in (path, *path.parents) if at in entries), None)
 
 
-def _steps(file: Path, bound: Set[PurePosixPath]) -> list[_Step]:
+def steps_in(file: Path) -> list[Step]:
+    """Return the steps of a workflow's file, those of nested workflows too; none if it cannot be read."""
+    document = _cwl(file)
+    known = document is not None and document.get("class") == "Workflow"
+    return list(_inside(document, ROOT, file=file)) if document and known else []
+
+
+def _steps(file: Path, bound: Set[PurePosixPath]) -> list[Step]:
     """Return the steps of a workflow; without its file, those that a binding may mean."""
     document = _cwl(file)
     if document is None:
         named = sorted(bound | {ROOT / name for name in KEPT_HERE})
-        return [_Step(path=path, kept=not KEPT_HERE.isdisjoint(path.parts)) for path in named]
+        return [Step(path=path, kept=not KEPT_HERE.isdisjoint(path.parts)) for path in named]
     if document.get("class") == "Workflow":
         return list(_inside(document, ROOT, file=file))
     if _stays(document):  # a tool by itself is step `/`; a packed file is not looked into
-        return [_Step(path=path, kept=True) for path in {ROOT, *bound}]
+        return [Step(path=path, kept=True) for path in {ROOT, *bound}]
     return []
 
 
-def _inside(workflow: Mapping[str, Any], prefix: PurePosixPath, *, file: Path) -> Iterator[_Step]:
+def _inside(workflow: Mapping[str, Any], prefix: PurePosixPath, *, file: Path) -> Iterator[Step]:
     steps = workflow.get("steps") or {}
     named = steps.items() if isinstance(steps, Mapping) else [(str(one["id"]).lstrip("#"), one) for one in steps]
     for name, step in named:
@@ -120,16 +131,20 @@ def _inside(workflow: Mapping[str, Any], prefix: PurePosixPath, *, file: Path) -
         if document is not None and document.get("class") == "Workflow":
             yield from _inside(document, path, file=inner_file)
         else:
-            yield _Step(path=path, kept=name in KEPT_HERE or document is None or _stays(document))
+            kept = name in KEPT_HERE or document is None or _stays(document)
+            yield Step(path=path, kept=kept, words=_words(document or {}))
 
 
 def _stays(tool: Mapping[str, Any]) -> bool:
     """Whether a tool runs one of our steps that stay here, or cannot be judged."""
     if tool.get("class") not in ("CommandLineTool", "ExpressionTool"):
         return True
+    return not KEPT_HERE.isdisjoint(_words(tool))
+
+
+def _words(tool: Mapping[str, Any]) -> frozenset[str]:
     base, arguments = tool.get("baseCommand") or [], tool.get("arguments") or []
-    words = [base] if isinstance(base, str) else [*base]
-    return not KEPT_HERE.isdisjoint(map(str, [*words, *arguments]))
+    return frozenset(map(str, [*([base] if isinstance(base, str) else base), *arguments]))
 
 
 def _cwl(file: Path) -> Mapping[str, Any] | None:

@@ -34,7 +34,8 @@ def cluster(context: str, *, namespace: str = "", kubeconfig: str | None = None)
     Raises
     ------
     SiteError
-        No such context. Inside the block also: the API does not answer, or refuses.
+        No such context (stage "context"). Inside the block also: the API does not answer ("server"), does not know us
+        ("credentials"), or refuses.
     """
     # The library looks at $KUBECONFIG only once, when it is imported.
     kubeconfig = str(Path(kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config").expanduser())
@@ -42,22 +43,28 @@ def cluster(context: str, *, namespace: str = "", kubeconfig: str | None = None)
         every, current = kubernetes.config.list_kube_config_contexts(kubeconfig)
         chosen = next((one for one in every if one["name"] == context), None) if context else current
         if chosen is None:
-            raise SiteError(f"kubeconfig has no context {context!r}; it has: {', '.join(one['name'] for one in every)}")
+            known = ", ".join(one["name"] for one in every)
+            raise SiteError(f"kubeconfig has no context {context!r}; it has: {known}", stage="context")
         settings = kubernetes.client.Configuration()
         kubernetes.config.load_kube_config(kubeconfig, context=chosen["name"], client_configuration=settings)
     except kubernetes.config.ConfigException as error:
-        raise SiteError(f"kubeconfig: {_line(error)}; set KUBECONFIG, or write ~/.kube/config") from error
+        advice = "set KUBECONFIG, or write ~/.kube/config"
+        raise SiteError(f"kubeconfig: {_line(error)}; {advice}", stage="context") from error
     settings.retries = False  # a cluster that does not answer is said to be so after 10 s, not after 40
     name = chosen["name"]
     with kubernetes.client.ApiClient(settings) as api:
         try:
             yield Cluster(name=name, namespace=namespace or chosen["context"].get("namespace", "default"), api=api)
         except kubernetes.client.ApiException as error:
-            raise SiteError(f"cluster {name}: {refusal(error)}") from error
+            stage = "credentials" if error.status == 401 else "rights"
+            raise SiteError(f"cluster {name}: {refusal(error)}", stage=stage) from error
         except urllib3.exceptions.HTTPError as error:
-            raise SiteError(
-                f"cluster {name}: cannot be reached ({_line(error)}); make 'kubectl get pods' work"
-            ) from error
+            raise _unreached(name, error) from error
+        except AttributeError as error:
+            # The library's own, of a certificate that it does not trust: it decodes a body that is not there.
+            if not isinstance(error.__context__, kubernetes.client.ApiException):
+                raise
+            raise _unreached(name, error.__context__.reason) from error
 
 
 def resolved(context: str, namespace: str, *, kubeconfig: str | None = None) -> tuple[str, str]:
@@ -75,6 +82,10 @@ def refusal(error: Any) -> str:
     except (TypeError, ValueError, KeyError):
         said = error.body or error.reason
     return f"answers {error.status}: {_line(said)[:300]}"
+
+
+def _unreached(name: str, why: object) -> SiteError:
+    return SiteError(f"cluster {name}: cannot be reached ({_line(why)}); make 'kubectl get pods' work", stage="server")
 
 
 def _line(error: object) -> str:

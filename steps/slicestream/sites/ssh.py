@@ -20,6 +20,7 @@ from slicestream.errors import SiteError
 
 CONNECT_S = 10.0
 COMMAND_S = 120.0
+_BEGINS = "slicestream-begins"
 _FAULTS = (paramiko.SSHException, OSError, EOFError)  # a time-out is an OSError
 
 
@@ -41,12 +42,20 @@ class Site:
 
     def run(self, script: str, *, seconds: float = COMMAND_S) -> Answer:
         """Run POSIX shell, whatever the login shell. Raises SiteError if the link breaks or time runs out."""
+        # The script is whole before it starts, so that no command reads from it.
+        text = f"{{\necho {_BEGINS}\n{script}\n}} < /dev/null\n"
+        status, out, err = self.feed("exec sh -s", text.encode(), seconds=seconds)
+        said = out.decode(errors="replace").partition(f"{_BEGINS}\n")[2]  # a site's .bashrc may greet before
+        return Answer(status=status, out=said, err=err.decode(errors="replace"))
+
+    def feed(self, command: str, data: bytes, *, seconds: float = COMMAND_S) -> tuple[int, bytes, bytes]:
+        """Give a command its input; return exit status, output and errors. Raises SiteError as `run` does."""
         try:
-            stdin, stdout, stderr = self.client.exec_command("exec sh -s", timeout=seconds)
-            stdin.write(f"{{\n{script}\n}} < /dev/null\n")  # whole before it starts, so that no command reads from it
+            stdin, stdout, stderr = self.client.exec_command(command, timeout=seconds)
+            stdin.write(data)
             stdin.channel.shutdown_write()
             out, err = stdout.read(), stderr.read()
-            return Answer(status=stdout.channel.recv_exit_status(), out=out.decode(), err=err.decode(errors="replace"))
+            return stdout.channel.recv_exit_status(), out, err
         except _FAULTS as error:
             raise SiteError(f"{self.host}: no answer to a command ({_reason(error)}); try again") from error
 
@@ -58,7 +67,8 @@ def connected(host: str) -> Iterator[Site]:
     Raises
     ------
     SiteError
-        No such host, no answer within 10 s, an unknown or changed host key, or no key that it accepts.
+        No such host (stage "name"), no answer within 10 s ("port"), an unknown or changed host key ("host key"), or no
+        key that it accepts ("login").
     """
     logging.getLogger("paramiko").setLevel(logging.CRITICAL)  # its errors reach the user as ours
     with ExitStack() as opened:
@@ -94,7 +104,7 @@ def _connect(host: str, opened: ExitStack, *, seen: frozenset[str], through: str
             channel_timeout=CONNECT_S,
         )
     except _FAULTS as error:
-        raise SiteError(f"{host}: {_advice(host, error)}") from error
+        raise SiteError(f"{host}: {_advice(host, error)}", stage=_stage(error)) from error
     return client
 
 
@@ -108,7 +118,7 @@ def _link(
     if jump != "none":
         before, _, last = jump.rpartition(",")
         if last in seen | {host}:
-            raise SiteError(f"{host}: its ProxyJump leads back to {last}; correct ~/.ssh/config")
+            raise SiteError(f"{host}: its ProxyJump leads back to {last}; correct ~/.ssh/config", stage="name")
         transport = _connect(last, opened, seen=seen | {host}, through=before).get_transport()
         assert transport is not None
         return transport.open_channel("direct-tcpip", (name, port), ("127.0.0.1", 0), timeout=CONNECT_S)
@@ -138,11 +148,12 @@ def _options(host: str) -> dict[str, list[str]]:
         command = ["ssh", "-G", *where, *(["-p", port] if port else []), "--", target]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=CONNECT_S)
     except FileNotFoundError:
-        raise SiteError(f"{host}: no ssh on this machine; need OpenSSH's client. Install it.") from None
+        raise SiteError(f"{host}: no ssh on this machine; need OpenSSH's client. Install it.", stage="name") from None
     except subprocess.TimeoutExpired:
-        raise SiteError(f"{host}: ssh -G {host} takes over {CONNECT_S:.0f} s; look at Match exec in {config}") from None
+        line = f"{host}: ssh -G {host} takes over {CONNECT_S:.0f} s; look at Match exec in {config}"
+        raise SiteError(line, stage="name") from None
     if done.returncode:
-        raise SiteError(f"{host}: {' '.join(done.stderr.split())}; correct {config}")
+        raise SiteError(f"{host}: {' '.join(done.stderr.split())}; correct {config}", stage="name")
     options: dict[str, list[str]] = {}
     for line in done.stdout.splitlines():
         key, _, value = line.partition(" ")
@@ -167,6 +178,15 @@ def _advice(host: str, error: Exception) -> str:
     if isinstance(error, paramiko.SSHException) and "not found in known_hosts" in str(error):
         return f"its host key is not known; connect once with 'ssh {host}' and compare the key with the site's"
     return f"cannot be reached ({_reason(error)}); make 'ssh {host}' work, then try again"
+
+
+def _stage(error: Exception) -> str:
+    """Return how far the connection came: name, port, host key, login."""
+    if isinstance(error, socket.gaierror):
+        return "name"
+    if isinstance(error, paramiko.BadHostKeyException) or "not found in known_hosts" in str(error):
+        return "host key"
+    return "login" if isinstance(error, paramiko.AuthenticationException) else "port"
 
 
 def _reason(error: Exception) -> str:

@@ -16,7 +16,9 @@ from slicestream.errors import WorkflowError
 CWLTOOL = "import sys; from cwltool.main import main; sys.exit(main())"  # python -m cwltool exits 0 in any case
 # StreamFlow's own schema, with what plugins add to it; of several faults the one that is nearest to the matter.
 VALIDATE = """
+import logging
 import sys
+logging.disable(logging.INFO)
 from jsonschema.exceptions import best_match
 from jsonschema.validators import validator_for
 from streamflow.config.validator import SfValidator

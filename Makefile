@@ -6,7 +6,7 @@ BIN := .venv/bin
 RUN = $(if $(ON),$(at_sites) environments/hybrid/run,environments/local/run)
 KEY := $(or $(XDG_CONFIG_HOME),$(HOME)/.config)/slicestream/pseudonym_key
 
-.PHONY: help setup checkers demo real score segment images sites sites-down hybrid debian test lint clean
+.PHONY: help setup checkers demo real score segment images sites sites-down hybrid debian test lint docs clean
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
 
@@ -71,6 +71,11 @@ sites-down: ## take both down
 hybrid: sites ## [DATA=folder] [ON=file] [SITES=own]: training on Slurm, inference on Kubernetes, in runs/hybrid
 	@$(MAKE) --no-print-directory $(if $(DATA),real,demo) NAME=$(NAME) ON=$(or $(ON),streamflow.yml)
 
+# NO_MKDOCS_2_WARNING: no advertisement for another builder in our output.
+docs: setup ## the documentation as a site, in site/; a broken link fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo $(CURDIR)/site/index.html
+
 lint: setup ## style, types, import rules
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -98,4 +103,4 @@ test: setup checkers debian lint workflows/tests/cohort ## all that must hold, w
 	$(BIN)/coverage report --skip-covered --skip-empty --include 'steps/*'
 
 clean: ## remove the environment and caches, keep runs
-	rm -rf .venv build *.egg-info steps/*.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf .venv build site *.egg-info steps/*.egg-info .coverage* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import os
+import re
 import shutil
 import statistics
 import subprocess
@@ -83,6 +84,30 @@ def test_demo_leaves_what_the_user_is_promised(demo: tuple[Path, Path]) -> None:
     assert list((run / "overlays").glob("*.png"))
     evaluation = json.loads((run / "model" / "model.json").read_text())["evaluation"]
     assert evaluation["iou"] == json.loads((run / "metrics.json").read_text())["iou"]
+
+
+def test_the_tutorial_segments_its_patient_with_the_demos_model(demo: tuple[Path, Path], tmp_path: Path) -> None:
+    _, run = demo
+    tutorial = (ROOT / "docs/tutorial.md").read_text(encoding="utf-8")
+    assert "\n$ .venv/bin/slicestream phantom --patients 1 --seed 7 --out trial\n" in tutorial
+    assert main(["phantom", "--patients", "1", "--seed", "7", "--out", str(tmp_path / "trial")]) == 0
+    name = f"{NAME}-tutorial"
+    shutil.rmtree(ROOT / "runs" / name, ignore_errors=True)
+    command = [str(ROOT / "environments/local/run"), name, "segment", "--flips", "--cohort"]
+    command += [str(tmp_path / "trial/images/patient_0001"), "--model", str(run / "model/model.onnx")]
+    command += ["--pseudonym_key", str(tmp_path / "trial/pseudonym_key")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    made = ROOT / "runs" / name
+    try:
+        (written,) = (made / "segmentations").glob("*.dcm")
+        assert written.stat().st_size > 0
+        assert (made / "viewer/index.html").is_file()
+        # as the tutorial shows it; how many candidates there are is the model's affair
+        assert re.search(r"^1 series: 1 DICOM SEG, 1 DICOM SR, ", done.stderr + done.stdout, flags=re.M)
+        assert re.search(r"^1 series: 1 DICOM SEG, 1 DICOM SR, ", tutorial, flags=re.M)
+    finally:
+        shutil.rmtree(made)
 
 
 def _apart_mm(row: dict[str, str], nodule: dict[str, str]) -> float:

@@ -126,10 +126,10 @@ def test_who_watches_sees_each_job_on_its_site_its_progress_what_is_moved_and_th
 
 def test_what_the_jobs_on_the_sites_printed_is_kept(slurm: Run) -> None:
     logs = {path.name: path.read_text() for path in (slurm.out / "progress/logs").iterdir()}
-    assert set(logs) == {"train-0.log", "infer-0.0.log", "infer-0.1.log"}
+    assert {"train-0.log"} < set(logs) <= {"train-0.log", "infer-0.0.log", "infer-0.1.log"}  # one share may be empty
     assert "train: epoch 1/2" in logs["train-0.log"]
     assert logs["train-0.log"].rstrip().splitlines()[-1].startswith("model.onnx ")
-    assert "infer: volume 1/" in logs["infer-0.0.log"]
+    assert any("infer: volume 1/" in text for name, text in logs.items() if name != "train-0.log")
 
 
 def test_training_without_a_queue_ran_on_the_bare_metal_site(occam: Run) -> None:

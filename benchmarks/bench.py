@@ -72,7 +72,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", metavar="NAME", help=f"{', '.join(FILES)}, or the name of one comparison")
     parser.add_argument("--rounds", type=int, default=5, help="calls of each contender (default 5)")
     parser.add_argument("--size", choices=SIZES, default="bench", help="how much each works on (default: bench)")
-    parser.add_argument("--out", type=Path, default=ROOT / "runs/bench", help="inputs and results (default: runs/bench)")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs/bench", help="for inputs and results (runs/bench)")
     parser.add_argument("--page", type=Path, help="page whose table and plot are to be replaced")
     args = parser.parse_args()
     if args.page and (args.size == "trial" or args.rounds < 5):

@@ -1,9 +1,10 @@
 """Comparisons in turns: each measured call in a process of its own, round after round, ratios pair by pair.
 
-A contender is a command. What it does before its work (imports, warming up) it may leave out with `contenders/stopwatch.py`;
-what it does not time itself is timed from outside, as a whole process. All contenders of a comparison run once per
-round, in an order that turns by one each round, so that a machine that changes its speed changes it for all of them;
-a ratio is taken within a round, and the median over the rounds is quoted with the 5 to 95 % range of the rounds.
+A contender is a command. What it does before its work (imports, warming up) it may leave out with
+`contenders/stopwatch.py`; what it does not time itself is timed from outside, as a whole process. All contenders of a
+comparison run once per round, in an order that turns by one each round, so that a machine that changes its speed
+changes it for all of them; a ratio is taken within a round, and the median over the rounds is quoted with the 5 to 95 %
+range of the rounds.
 """
 
 from __future__ import annotations
@@ -179,7 +180,7 @@ def measure(contender: Contender, work: Path) -> Sample:
 def _busy_s() -> float:
     """Return the CPU seconds that all processors together were not idle since the machine started."""
     first = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
-    user, nice, system, idle, waiting, irq, soft_irq, stolen = (int(ticks) for ticks in first)
+    user, nice, system, _idle, _waiting, irq, soft_irq, stolen = (int(ticks) for ticks in first)
     return (user + nice + system + irq + soft_irq + stolen) / TICKS_PER_S
 
 

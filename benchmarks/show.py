@@ -36,7 +36,16 @@ def _row(claim: Mapping[str, Any], result: Results) -> tuple[str, ...]:
     busy = max(part["others"] for part in result["contenders"].values())
     if busy > BUSY:
         holds += f" (others took {busy:.0%} of the CPU)"
-    return claim["what"], figure(claim["ours"]), claim["peer"], figure(claim["peer"]), value, f"{low} to {high}", goal, holds
+    return (
+        claim["what"],
+        figure(claim["ours"]),
+        claim["peer"],
+        figure(claim["peer"]),
+        value,
+        f"{low} to {high}",
+        goal,
+        holds,
+    )
 
 
 def methods(results: Results) -> str:
@@ -61,7 +70,7 @@ def _machine(facts: Mapping[str, Any]) -> str:
 def write_page(page: Path, results: Results) -> None:
     """Replace what stands between the page's two markers, and the plot beside the page."""
     text = page.read_text(encoding="utf-8")
-    assert BEGIN in text and END in text, f"{page}: no markers"
+    assert re.search(f"{BEGIN}.*{END}", text, flags=re.S), f"{page}: no markers"
     plot(page.with_suffix(".svg"), results)
     made = f"{BEGIN}\n\n{table(results)}\n\n![Ratios to the goal]({page.stem}.svg)\n\n{methods(results)}\n\n{END}"
     text = re.sub(f"{BEGIN}.*?{END}", lambda _: made, text, flags=re.S)

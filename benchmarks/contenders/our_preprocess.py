@@ -10,9 +10,10 @@ import multiprocessing
 import sys
 from pathlib import Path
 
+from stopwatch import timed
+
 import slicestream.preprocess  # noqa: F401  imported before the time is taken, as the peers' libraries are
 from slicestream.__main__ import main
-from stopwatch import timed
 
 
 def share(cohort: Path, out: Path, number: int, count: int) -> None:

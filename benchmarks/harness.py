@@ -77,7 +77,10 @@ class Contender:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Claim:
-    """What is to hold: `value` of a round at least, or with `at_most` at most, `goal`. `ours` and `peer` are shown."""
+    """What is to hold: `value` of a round at least, or with `at_most` at most, `goal`.
+
+    The table shows `figure` ("speed", "peak_mb", "" for none) of `ours` and `peer`.
+    """
 
     what: str
     ours: str
@@ -85,6 +88,7 @@ class Claim:
     goal: float
     value: Callable[[Round], float]
     at_most: bool = False
+    figure: str = "speed"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,7 +123,8 @@ def less(what: str, ours: str, peer: str, goal: float, *, fact: str) -> Claim:
 
 def agrees(what: str, ours: str, goal: float, *, fact: str) -> Claim:
     """Return the claim that what ours says of its result under `fact` is `goal` or more."""
-    return Claim(what=what, ours=ours, peer="", goal=goal, value=lambda r: float(r[ours].facts[fact]))
+    value = lambda r: float(r[ours].facts[fact])  # noqa: E731
+    return Claim(what=what, ours=ours, peer="", goal=goal, value=value, figure="")
 
 
 def grows(what: str, names: Sequence[str], goal: float, *, of: str) -> Claim:
@@ -129,7 +134,8 @@ def grows(what: str, names: Sequence[str], goal: float, *, of: str) -> Claim:
         items = [samples[name].items for name in names]
         return float(np.polyfit(np.log(items), np.log([getattr(samples[name], of) for name in names]), 1)[0])
 
-    return Claim(what=what, ours=names[-1], peer=names[0], goal=goal, value=exponent, at_most=True)
+    figure = "speed" if of == "seconds" else of
+    return Claim(what=what, ours=names[-1], peer=names[0], goal=goal, value=exponent, at_most=True, figure=figure)
 
 
 def run(comparison: Comparison, *, rounds: int, work: Path, tell: Callable[[str], None]) -> dict[str, Any]:
@@ -195,7 +201,7 @@ def _judged(claim: Claim, measured: Sequence[Round]) -> dict[str, Any]:
     values = [claim.value(samples) for samples in measured]
     middle, (low, high) = median(values), np.percentile(values, (5, 95))
     holds = middle <= claim.goal if claim.at_most else middle >= claim.goal
-    kept = {name: getattr(claim, name) for name in ("what", "ours", "peer", "goal", "at_most")}
+    kept = {name: getattr(claim, name) for name in ("what", "ours", "peer", "goal", "at_most", "figure")}
     return {**kept, "value": middle, "low": float(low), "high": float(high), "holds": bool(holds)}
 
 

@@ -28,7 +28,10 @@ def table(results: Results) -> str:
 
 def _row(claim: Mapping[str, Any], result: Results) -> tuple[str, ...]:
     def figure(name: str) -> str:
-        return shown(result["contenders"][name]["speed"], result["unit"]) if name else ""
+        if not name or not claim["figure"]:
+            return ""
+        value = result["contenders"][name][claim["figure"]]
+        return shown(value, result["unit"]) if claim["figure"] == "speed" else f"{value:.0f} MB"
 
     value, low, high = (f"{claim[part]:.2f}" for part in ("value", "low", "high"))
     goal = f"{'≤' if claim['at_most'] else '≥'} {claim['goal']:g}"

@@ -42,14 +42,16 @@ class Slices(Dataset):  # type: ignore[type-arg]
 
 folder, width, batch, epochs = Path(sys.argv[1]), *map(int, sys.argv[2:5])
 torch.manual_seed(0)
-network = build_unet([width * 2**level for level in range(5)])
+device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+network = build_unet([width * 2**level for level in range(5)]).to(device)
 optimizer = torch.optim.Adam(network.parameters(), lr=3e-4)
 slices = Slices(folder)
 loader = DataLoader(slices, batch_size=batch, shuffle=True, num_workers=WORKERS, persistent_workers=True)
 with timed(len(slices) * epochs, "torch", "pillow"):
     for _ in range(epochs):
         for image, target in loader:
-            loss = dice_and_bce(network(image), target, dice_weight=1.0, bce_weight=1.0)
+            loss = dice_and_bce(network(image.to(device)), target.to(device), dice_weight=1.0, bce_weight=1.0)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+    float(loss.detach())  # waits for the device

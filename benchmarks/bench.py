@@ -52,9 +52,11 @@ def _measured(comparison: Comparison, args: argparse.Namespace) -> dict[str, Any
     def tell(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
-    if comparison.missing:
-        tell(f"{comparison.name}: not measured: {comparison.missing}")
-        return {"how": comparison.how, "missing": comparison.missing}
+    programs = (Path(contender.command[0]) for contender in comparison.contenders)
+    peers = "" if all(program.exists() for program in programs) else "a peer is not installed (make peers)"
+    if missing := comparison.missing or peers:
+        tell(f"{comparison.name}: not measured: {missing}")
+        return {"how": comparison.how, "missing": missing}
     measured = run(comparison, rounds=args.rounds, work=args.out / "work", tell=tell)
     return {**measured, "size": args.size, "machine": machine()}
 

@@ -44,7 +44,7 @@ class Sample:
     wall_s, cpu_s : of the whole process, its children with it
     peak_mb : the largest resident set of a single process
     others : share of the machine's CPU time that other processes took meanwhile, 0 to 1: a quiet machine has none
-    facts, versions : what the contender says of its result and of its libraries
+    facts : what the contender says of its result
     """
 
     seconds: float
@@ -54,7 +54,6 @@ class Sample:
     peak_mb: float
     others: float
     facts: Mapping[str, Any] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def speed(self) -> float:
@@ -67,11 +66,15 @@ Round = Mapping[str, Sample]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Contender:
-    """A command; `{work}` in it becomes an empty folder of this call. `items` counts where the command does not say."""
+    """A command; `{work}` in it becomes an empty folder of this call.
+
+    `items` counts where the command does not say; `libraries` are those of its environment whose versions matter.
+    """
 
     name: str
     command: Sequence[str | Path]
     items: float = 1.0
+    libraries: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -152,7 +155,7 @@ def run(comparison: Comparison, *, rounds: int, work: Path, tell: Callable[[str]
         "how": comparison.how,
         "unit": comparison.unit,
         "rounds": [{name: asdict(sample) for name, sample in samples.items()} for samples in measured],
-        "contenders": {contender.name: _summary(contender.name, measured) for contender in comparison.contenders},
+        "contenders": {contender.name: _summary(contender, measured) for contender in comparison.contenders},
         "claims": [_judged(claim, measured) for claim in comparison.claims],
     }
 
@@ -190,11 +193,20 @@ def _busy_s() -> float:
     return (user + nice + system + irq + soft_irq + stolen) / TICKS_PER_S
 
 
-def _summary(name: str, measured: Sequence[Round]) -> dict[str, Any]:
-    samples = [samples[name] for samples in measured]
+def _summary(contender: Contender, measured: Sequence[Round]) -> dict[str, Any]:
+    samples = [samples[contender.name] for samples in measured]
     figures = ("speed", "seconds", "items", "wall_s", "cpu_s", "peak_mb", "others")
     medians = {figure: median(getattr(sample, figure) for sample in samples) for figure in figures}
-    return {**medians, "versions": dict(samples[-1].versions)}
+    return {**medians, "versions": _versions(contender)}
+
+
+def _versions(contender: Contender) -> dict[str, str]:
+    """Ask the Python beside the contender's command."""
+    code = "import sys; from importlib.metadata import version; print(*map(version, sys.argv[1:]))"
+    python = Path(contender.command[0]).parent / "python"
+    asked = [python, "-c", code, *contender.libraries]
+    numbers = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()
+    return dict(zip(contender.libraries, numbers, strict=True))
 
 
 def _judged(claim: Claim, measured: Sequence[Round]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ def methods(results: Results) -> str:
             continue
         versions = {k: v for part in result["contenders"].values() for k, v in part["versions"].items()}
         listed = ", ".join(f"{library} {number}" for library, number in sorted(versions.items()))
-        lines.append(f"- **{name}**: {result['how']} {len(result['rounds'])} rounds. {listed}.")
+        lines.append(f"- **{name}**: {result['how']} {len(result['rounds'])} rounds; {listed}.")
     machines = sorted({_machine(result["machine"]) for result in results.values() if "machine" in result})
     return "\n".join([*lines, "", *(f"Machine: {text}." for text in machines)])
 
@@ -81,25 +81,43 @@ def write_page(page: Path, results: Results) -> None:
 
 
 def plot(path: Path, results: Results) -> None:
-    """Draw each claim's ratio over its goal: right of 1 it holds. The bar is the 5 to 95 % range."""
+    """Draw each claim's ratio over its goal, the bar its 5 to 95 % range; and the growth of every step, if measured."""
     import matplotlib as mpl
 
     mpl.use("svg")
     mpl.rcParams["svg.hashsalt"] = "slicestream"  # the same figures, the same file
     from matplotlib import pyplot as plt
 
-    claims = [claim for result in results.values() for claim in result.get("claims", ())]
-    figure, axes = plt.subplots(figsize=(8, 0.7 + 0.3 * len(claims)), layout="constrained")
+    grown = {
+        name.removeprefix("growth-"): one
+        for name, one in results.items()
+        if name.startswith("growth-") and "contenders" in one
+    }
+    claims = [c for name, one in results.items() if not name.startswith("growth-") for c in one.get("claims", ())]
+    high = max(3.0, 0.7 + 0.3 * len(claims))
+    figure, panels = plt.subplots(1, 3 if grown else 1, figsize=(15 if grown else 8, high), squeeze=False)
+    _ratios(panels[0, 0], claims)
+    for axes, of, title in zip(panels[0, 1:], ("seconds", "peak_mb"), ("time, s", "peak memory, MB"), strict=False):
+        for step, one in grown.items():
+            points = sorted((part["items"], part[of]) for part in one["contenders"].values())
+            axes.loglog(*zip(*points, strict=True), "o-", label=step)
+        axes.set(xlabel="patients", title=title)
+        axes.legend()
+    figure.set_layout_engine("constrained")
+    figure.savefig(path, metadata={"Date": None, "Creator": None})
+    plt.close(figure)
+
+
+def _ratios(axes: Any, claims: Sequence[Mapping[str, Any]]) -> None:
+    """Draw a row per claim, the first on top; where less is better, the goal over the ratio."""
     for row, claim in enumerate(reversed(claims)):
         shares = [claim[part] / claim["goal"] for part in ("low", "value", "high")]
         if claim["at_most"]:
-            shares = [1 / share if share > 0 else float("inf") for share in reversed(shares)]
-        colour = "tab:green" if claim["holds"] else "tab:red"
+            shares = [1 / share for share in reversed(shares)]
+        colour = "tab:blue" if claim["holds"] else "tab:red"
         axes.plot([shares[0], shares[2]], [row, row], color=colour, linewidth=3, solid_capstyle="butt")
         axes.plot(shares[1], row, "o", color=colour)
     axes.axvline(1, color="black", linewidth=1)
     axes.set_yticks(range(len(claims)), [f"{c['what']} / {c['peer']}".rstrip(" /") for c in reversed(claims)])
     axes.set_xscale("log")
-    axes.set_xlabel("ratio over its goal (right of 1 it holds)")
-    figure.savefig(path, metadata={"Date": None, "Creator": None})
-    plt.close(figure)
+    axes.set_title("ratio over its goal: right of 1 it holds")

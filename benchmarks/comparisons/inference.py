@@ -47,6 +47,8 @@ def _comparison(work: Work, inputs: Path) -> Comparison:
     scan = phantom_scan(inputs, work.ours, work.matrix)
     reference = reference_mask(inputs, model, scan)
     what = f"inference, U-Net {work.width}"
+    torch = [PEERS / "python", CONTENDERS / "torch_inference.py"]
+    files = (model / "weights.safetensors", scan / "hu.npy", reference)
     return Comparison(
         name=f"inference-{work.width}",
         how=f"U-Net of {work.width} to {16 * work.width} channels, a phantom chest of {work.ours} slices of "
@@ -61,9 +63,10 @@ def _comparison(work: Work, inputs: Path) -> Comparison:
                     *(sys.executable, CONTENDERS / "our_inference.py", model / "model.onnx", scan / "scan.volume"),
                     *(reference, "{work}"),
                 ],
+                libraries=("slicestream", "onnxruntime"),
             ),
-            Contender(name=EAGER, command=_torch("eager", model, scan, reference, work.eager)),
-            Contender(name=MONAI, command=_torch("monai", model, scan, reference, work.monai)),
+            Contender(name=EAGER, command=[*torch, "eager", *files, str(work.eager)], libraries=("torch",)),
+            Contender(name=MONAI, command=[*torch, "monai", *files, str(work.monai)], libraries=("torch", "monai")),
         ],
         claims=[
             faster(what, OURS, EAGER, 10),
@@ -71,8 +74,3 @@ def _comparison(work: Work, inputs: Path) -> Comparison:
             agrees(f"{what}: IoU of the mask with float32's", OURS, 0.99, fact="iou"),
         ],
     )
-
-
-def _torch(how: str, model: Path, scan: Path, reference: Path, slices: int) -> list[str | Path]:
-    files = (model / "weights.safetensors", scan / "hu.npy", reference)
-    return [PEERS / "python", CONTENDERS / "torch_inference.py", how, *files, str(slices)]

@@ -41,9 +41,9 @@ def _beside_peers(name: str, cohort: Path, how: str, missing: str = "") -> Compa
         unit="slices/s",
         contenders=[
             _ours(OURS, cohort, 1),
-            Contender(name=recipe, command=_peer("paper_preprocess", cohort)),
-            Contender(name=itk, command=_peer("simpleitk_series", cohort)),
-            Contender(name=dicom2nifti, command=_peer("dicom2nifti_series", cohort)),
+            _peer(recipe, "paper_preprocess", cohort, "pydicom", "pillow"),
+            _peer(itk, "simpleitk_series", cohort, "SimpleITK"),
+            _peer(dicom2nifti, "dicom2nifti_series", cohort, "dicom2nifti"),
         ],
         claims=[faster(what, OURS, peer, goal) for peer, goal in ((recipe, 11), (itk, 4), (dicom2nifti, 6))],
         missing=missing,
@@ -64,8 +64,10 @@ def _processes(cohort: Path, patients: int, matrix: int) -> Comparison:
 
 def _ours(name: str, cohort: Path, processes: int) -> Contender:
     script = CONTENDERS / "our_preprocess.py"
-    return Contender(name=name, command=[sys.executable, script, cohort, "{work}", str(processes)])
+    command = [sys.executable, script, cohort, "{work}", str(processes)]
+    return Contender(name=name, command=command, libraries=("slicestream", "blosc2"))
 
 
-def _peer(script: str, cohort: Path) -> list[str | Path]:
-    return [PEERS / "python", CONTENDERS / f"{script}.py", cohort, "{work}"]
+def _peer(name: str, script: str, cohort: Path, *libraries: str) -> Contender:
+    command = [PEERS / "python", CONTENDERS / f"{script}.py", cohort, "{work}"]
+    return Contender(name=name, command=command, libraries=libraries)

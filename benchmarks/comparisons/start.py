@@ -29,8 +29,12 @@ def comparisons(size: str, inputs: Path) -> list[Comparison]:
         "Processes on this machine, without a container engine: what an engine adds is not in it.",
         unit="s",
         contenders=[
-            Contender(name=OURS, command=[*ours, "--volumes", scan / "scan.volume", "--out", "{work}"]),
-            Contender(name=TORCH, command=[*peer, "0.5", "{work}"]),
+            Contender(
+                name=OURS,
+                command=[*ours, "--volumes", scan / "scan.volume", "--out", "{work}"],
+                libraries=("slicestream", "onnxruntime"),
+            ),
+            Contender(name=TORCH, command=[*peer, "0.5", "{work}"], libraries=("torch",)),
         ],
         claims=[faster("start to first mask", OURS, TORCH, 2)],
     )
@@ -47,8 +51,12 @@ def _sizes() -> Comparison:
         "with the whole of SliceStream. Python itself and the base image, the same in both, are not counted.",
         unit="MB",
         contenders=[
-            Contender(name=OURS, command=[sys.executable, script, "--with", sources, *ours]),
-            Contender(name=TORCH, command=[PEERS / "python", script, "torch", "numpy", "safetensors"]),
+            Contender(
+                name=OURS, command=[sys.executable, script, "--with", sources, *ours], libraries=("onnxruntime",)
+            ),
+            Contender(
+                name=TORCH, command=[PEERS / "python", script, "torch", "numpy", "safetensors"], libraries=("torch",)
+            ),
         ],
         claims=[less("installed size for inference", OURS, TORCH, round(1 / 3, 2), fact="mb")],
     )

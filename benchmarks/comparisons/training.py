@@ -59,19 +59,21 @@ def _comparison(work: Work, inputs: Path) -> Comparison:
         f"over PNG files, epochs: {work.peer_epochs}. The bare step: our step on one random batch that stays.",
         unit="images/s",
         contenders=[
-            Contender(name=OURS, command=_ours("our_training", sides, work.recipe, work.epochs, "{work}")),
-            Contender(name=BARE, command=_ours("bare_step", work.recipe, side, steps)),
+            _ours(OURS, "our_training", sides, work.recipe, work.epochs, "{work}"),
+            _ours(BARE, "bare_step", work.recipe, side, steps),
             Contender(
                 name=PAPER,
                 command=[
                     *(PEERS / "python", CONTENDERS / "paper_training.py", images),
                     *map(str, (width, recipe.batch_size, work.peer_epochs)),
                 ],
+                libraries=("torch", "pillow"),
             ),
         ],
         claims=[faster(what, OURS, PAPER, 4), faster(f"{what}, epoch", OURS, BARE, 0.9)],
     )
 
 
-def _ours(script: str, *arguments: object) -> list[str | Path]:
-    return [sys.executable, CONTENDERS / f"{script}.py", *map(str, arguments)]
+def _ours(name: str, script: str, *arguments: object) -> Contender:
+    command = [sys.executable, CONTENDERS / f"{script}.py", *map(str, arguments)]
+    return Contender(name=name, command=command, libraries=("slicestream", "torch"))

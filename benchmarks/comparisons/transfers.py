@@ -31,7 +31,12 @@ def _comparison(what: str, megabytes: int, inputs: Path, missing: str) -> Compar
     script = CONTENDERS / "transfer.py"
     path = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     contenders = [
-        Contender(name=name, command=[sys.executable, script, how, original, "{work}"], environment=path)
+        Contender(
+            name=name,
+            command=[sys.executable, script, how, original, "{work}"],
+            libraries=("slicestream", "streamflow"),
+            environment=path,
+        )
         for name, how in ((OURS, "streamflow"), (SCP, "scp"))
     ]
     return Comparison(

@@ -58,9 +58,9 @@ def _comparison(name: str, what: str, folder: Path) -> Comparison:
         "it, all steps bound here; cwltool --parallel; toil on one machine.",
         unit="s",
         contenders=[
-            Contender(name=STREAMFLOW, command=ours),
-            Contender(name=CWLTOOL, command=[*cwltool, workflow, job]),
-            Contender(name=TOIL_NAME, command=[*toil, workflow, job], environment=path),
+            Contender(name=STREAMFLOW, command=ours, libraries=("slicestream", "streamflow")),
+            Contender(name=CWLTOOL, command=[*cwltool, workflow, job], libraries=("cwltool",)),
+            Contender(name=TOIL_NAME, command=[*toil, workflow, job], libraries=("toil",), environment=path),
         ],
         claims=[faster(f"overhead, {what}", STREAMFLOW, peer, 1) for peer in (CWLTOOL, TOIL_NAME)],
     )

@@ -22,7 +22,7 @@ network = build_unet(recipe.widths).to(device.torch_device, memory_format=torch.
 optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.learning_rate, fused=True)
 image = torch.rand((recipe.batch_size, 1, side, side), device=device.torch_device)
 image, target = image.contiguous(memory_format=torch.channels_last), (image > 0.98).float()
-with timed(steps * recipe.batch_size, "torch"):
+with timed(steps * recipe.batch_size):
     for _ in range(steps):
         with device.autocast():
             logits = network(image)

@@ -24,4 +24,4 @@ seconds = time.perf_counter() - begin
 (path,) = out.glob("*.mask")
 found = read_mask(path, "mask").labels > 0
 iou = float((found & known).sum() / (found | known).sum())
-tell(seconds, len(known) / 300, "slicestream", "onnxruntime", iou=iou)
+tell(seconds, len(known) / 300, iou=iou)

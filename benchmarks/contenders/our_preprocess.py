@@ -26,7 +26,7 @@ def share(cohort: Path, out: Path, number: int, count: int) -> None:
 
 cohort, out, processes = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 slices = sum(1 for path in cohort.rglob("*.dcm"))
-with timed(slices, "slicestream", "pydicom", "blosc2") as facts:
+with timed(slices):
     jobs = [
         multiprocessing.get_context("fork").Process(target=share, args=(cohort, out / str(n), n, processes))
         for n in range(1, processes + 1)

@@ -16,5 +16,5 @@ from slicestream.__main__ import main
 patients, step, *flags = sys.argv[1:]
 importlib.import_module(f"slicestream.{step}")
 words = [word for flag in flags for word in (Path(flag[1:]).read_text().split() if flag[0] == "@" else [flag])]
-with timed(int(patients), "slicestream"):
+with timed(int(patients)):
     assert main([step, *words]) == 0

@@ -21,4 +21,4 @@ assert main([str(word) for word in words]) == 0
 record = json.loads((out / "train.run.json").read_text())
 card = json.loads((out / "model.json").read_text())
 images = card["data"]["training"]["slices"] * card["training"]["epochs_run"]
-tell(images / record["parameters"]["images_per_second"], images, "slicestream", "torch", device=record["device"])
+tell(images / record["parameters"]["images_per_second"], images, device=record["device"])

@@ -16,7 +16,7 @@ from stopwatch import timed
 
 cohort, out = Path(sys.argv[1]), Path(sys.argv[2])
 paths = sorted(cohort.rglob("*.dcm"))
-with timed(len(paths), "pydicom", "pillow", "numpy"):
+with timed(len(paths)):
     for number, path in enumerate(paths):
         image = dcmread(path)
         image.WindowCenter, image.WindowWidth = -500, 1600

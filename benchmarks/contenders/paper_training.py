@@ -47,7 +47,7 @@ network = build_unet([width * 2**level for level in range(5)]).to(device)
 optimizer = torch.optim.Adam(network.parameters(), lr=3e-4)
 slices = Slices(folder)
 loader = DataLoader(slices, batch_size=batch, shuffle=True, num_workers=WORKERS, persistent_workers=True)
-with timed(len(slices) * epochs, "torch", "pillow"):
+with timed(len(slices) * epochs):
     for _ in range(epochs):
         for image, target in loader:
             loss = dice_and_bce(network(image.to(device)), target.to(device), dice_weight=1.0, bce_weight=1.0)

@@ -13,7 +13,7 @@ from stopwatch import timed
 
 cohort, out = Path(sys.argv[1]), Path(sys.argv[2])
 folders = sorted({path.parent for path in cohort.rglob("*.dcm")})
-with timed(sum(1 for _ in cohort.rglob("*.dcm")), "SimpleITK"):
+with timed(sum(1 for _ in cohort.rglob("*.dcm"))):
     for number, folder in enumerate(folders):
         reader = SimpleITK.ImageSeriesReader()
         reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))

@@ -7,24 +7,21 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 
 @contextmanager
-def timed(items: float, *libraries: str) -> Iterator[dict[str, Any]]:
-    """Time the block, which works through `items`; what it lays into the yielded dict are facts of its result."""
-    facts: dict[str, Any] = {}
+def timed(items: float) -> Iterator[None]:
+    """Time the block, which works through `items`."""
     begin = time.perf_counter()
-    yield facts
-    tell(time.perf_counter() - begin, items, *libraries, **facts)
+    yield
+    tell(time.perf_counter() - begin, items)
 
 
-def tell(seconds: float, items: float, *libraries: str, **facts: Any) -> None:
-    """Say how long the work took; to a person where no harness listens."""
-    versions = {name: version(name) for name in libraries}
-    text = json.dumps({"seconds": seconds, "items": items, "facts": facts, "versions": versions})
+def tell(seconds: float, items: float, **facts: Any) -> None:
+    """Say how long the work took, and `facts` of its result; to a person where no harness listens."""
+    text = json.dumps({"seconds": seconds, "items": items, "facts": facts})
     answer = os.environ.get("MEASURED")
     if answer:
         Path(answer).write_text(text)

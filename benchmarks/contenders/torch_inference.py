@@ -86,8 +86,7 @@ def main(how: str, weights: str, scan: str, reference: str, slices: int) -> None
     seconds = time.perf_counter() - begin
     mask, true = np.concatenate(found), known["over_threshold"][chosen]
     iou = float((mask & true).sum() / max(1, (mask | true).sum()))
-    libraries = ("torch", "monai") if how == "monai" else ("torch",)
-    tell(seconds, len(chosen) / 300, *libraries, iou=iou, setting=setting)
+    tell(seconds, len(chosen) / 300, iou=iou, setting=setting)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,7 @@ def told(name: str, seconds: float, items: float, **facts: float) -> Contender:
     """Return a contender that says how long it took, and writes down that its turn came."""
     wrote = f"open(sys.argv[1] + '/../turns', 'a').write({name!r} + ' '); "
     command = [sys.executable, "-c", f"{TELL}{wrote}tell({seconds}, {items}, **{facts})", "{work}"]
-    return Contender(name=name, command=command)
+    return Contender(name=name, command=command, libraries=("numpy",))
 
 
 def comparison(*contenders: Contender, claims: tuple[Claim, ...] = (), unit: str = "slices/s") -> Comparison:
@@ -169,9 +171,24 @@ def test_the_page_gets_table_plot_and_methods_and_keeps_the_rest(results: dict[s
     assert once.endswith(f"{show.END}\n\nAfter.\n")
     assert "stale" not in once
     assert "(performance.svg)" in once
-    assert "- **preprocess**: Made. 2 rounds." in once
+    assert f"- **preprocess**: Made. 2 rounds; numpy {version('numpy')}." in once
+    assert b"<svg" in drawn
     show.write_page(page, results)
     assert (page.read_text(), page.with_suffix(".svg").read_bytes()) == (once, drawn)
+
+
+def test_the_growth_of_a_step_is_drawn_beside_the_ratios(tmp_path: Path) -> None:
+    counts = ("1 patients", "10 patients")
+    claims = (grows("growth, split: time", counts, 1.05, of="seconds"),)
+    grown = ran(comparison(told(counts[0], 1, 1), told(counts[1], 9, 10), claims=claims), tmp_path)
+    show.plot(tmp_path / "plot.svg", {"growth-split": grown, "growth-infer": {"how": "", "missing": "not here"}})
+    assert "peak memory, MB" in svg_words(tmp_path / "plot.svg")
+    assert "growth, split: time" not in svg_words(tmp_path / "plot.svg")
+
+
+def svg_words(path: Path) -> str:
+    """Return the texts of a drawing: matplotlib keeps them as comments beside their outlines."""
+    return " ".join(re.findall(r"<!-- (.*?) -->", path.read_text()))
 
 
 def test_our_page_has_the_markers() -> None:

@@ -25,7 +25,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 CONTENDERS = ROOT / "benchmarks" / "contenders"
-OURS, PEERS, TOIL = (ROOT / ".venv" / name / "bin" for name in ("", "peers", "toil"))
+PEERS = ROOT / ".venv/peers/bin"
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 CORES = len(os.sched_getaffinity(0))
 
@@ -68,12 +68,17 @@ Round = Mapping[str, Sample]
 class Contender:
     """A command; `{work}` in it becomes an empty folder of this call.
 
-    `items` counts where the command does not say; `libraries` are those of its environment whose versions matter.
+    Attributes
+    ----------
+    items : counts where the command does not say
+    makes : pattern of the files that it must have made in its folder, and how many at least
+    libraries : those of its environment whose versions matter
     """
 
     name: str
     command: Sequence[str | Path]
     items: float = 1.0
+    makes: tuple[str, int] = ("*", 0)
     libraries: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -120,14 +125,20 @@ def faster(what: str, ours: str, peer: str, goal: float, *, among: int = 1) -> C
 
 def less(what: str, ours: str, peer: str, goal: float, *, fact: str) -> Claim:
     """Return the claim that ours needs `goal` times the peer's `fact` at most."""
-    value = lambda r: float(r[ours].facts[fact] / r[peer].facts[fact])  # noqa: E731
-    return Claim(what=what, ours=ours, peer=peer, goal=goal, value=value, at_most=True)
+
+    def ratio(samples: Round) -> float:
+        return float(samples[ours].facts[fact] / samples[peer].facts[fact])
+
+    return Claim(what=what, ours=ours, peer=peer, goal=goal, value=ratio, at_most=True)
 
 
 def agrees(what: str, ours: str, goal: float, *, fact: str) -> Claim:
     """Return the claim that what ours says of its result under `fact` is `goal` or more."""
-    value = lambda r: float(r[ours].facts[fact])  # noqa: E731
-    return Claim(what=what, ours=ours, peer="", goal=goal, value=value, figure="")
+
+    def said(samples: Round) -> float:
+        return float(samples[ours].facts[fact])
+
+    return Claim(what=what, ours=ours, peer="", goal=goal, value=said, figure="")
 
 
 def grows(what: str, names: Sequence[str], goal: float, *, of: str) -> Claim:
@@ -161,7 +172,7 @@ def run(comparison: Comparison, *, rounds: int, work: Path, tell: Callable[[str]
 
 
 def measure(contender: Contender, work: Path) -> Sample:
-    """Run a contender once. Raises ContenderError."""
+    """Run a contender once. Raises ContenderError where it fails or does not make its files."""
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     said, answer = work.parent / "said.log", work.parent / "measured.json"
@@ -177,6 +188,9 @@ def measure(contender: Contender, work: Path) -> Sample:
     if process.returncode:
         last = (said.read_text(errors="replace").strip().splitlines() or ["nothing printed"])[-1]
         raise ContenderError(f"{contender.name}: exit code {process.returncode}: {last}")
+    pattern, least = contender.makes
+    if (made := sum(1 for _ in work.glob(pattern))) < least:
+        raise ContenderError(f"{contender.name}: made {made} of {least} files {pattern}")
     shutil.rmtree(work)
     cpu = used.ru_utime + used.ru_stime
     inside = json.loads(answer.read_text()) if answer.exists() else {"seconds": wall}

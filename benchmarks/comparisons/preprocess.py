@@ -34,16 +34,16 @@ def comparisons(size: str, inputs: Path) -> list[Comparison]:
 
 def _beside_peers(name: str, cohort: Path, how: str, missing: str = "") -> Comparison:
     recipe, itk, dicom2nifti = "the paper's recipe", "SimpleITK, .nii.gz", "dicom2nifti"
-    what = name.replace("-", ", ")
+    what, slices = name.replace("-", ", "), sum(1 for _ in cohort.rglob("*.dcm"))
     return Comparison(
         name=name,
         how=how,
         unit="slices/s",
         contenders=[
             _ours(OURS, cohort, 1),
-            _peer(recipe, "paper_preprocess", cohort, "pydicom", "pillow"),
-            _peer(itk, "simpleitk_series", cohort, "SimpleITK"),
-            _peer(dicom2nifti, "dicom2nifti_series", cohort, "dicom2nifti"),
+            _peer(recipe, "paper_preprocess", cohort, ("*.png", slices), "pydicom", "pillow"),
+            _peer(itk, "simpleitk_series", cohort, ("*.nii.gz", 1), "SimpleITK"),
+            _peer(dicom2nifti, "dicom2nifti_series", cohort, ("*.nii.gz", 1), "dicom2nifti"),
         ],
         claims=[faster(what, OURS, peer, goal) for peer, goal in ((recipe, 11), (itk, 4), (dicom2nifti, 6))],
         missing=missing,
@@ -68,6 +68,6 @@ def _ours(name: str, cohort: Path, processes: int) -> Contender:
     return Contender(name=name, command=command, libraries=("slicestream", "blosc2"))
 
 
-def _peer(name: str, script: str, cohort: Path, *libraries: str) -> Contender:
+def _peer(name: str, script: str, cohort: Path, makes: tuple[str, int], *libraries: str) -> Contender:
     command = [PEERS / "python", CONTENDERS / f"{script}.py", cohort, "{work}"]
-    return Contender(name=name, command=command, libraries=libraries)
+    return Contender(name=name, command=command, makes=makes, libraries=libraries)

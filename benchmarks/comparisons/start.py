@@ -32,9 +32,10 @@ def comparisons(size: str, inputs: Path) -> list[Comparison]:
             Contender(
                 name=OURS,
                 command=[*ours, "--volumes", scan / "scan.volume", "--out", "{work}"],
+                makes=("*.mask", 1),
                 libraries=("slicestream", "onnxruntime"),
             ),
-            Contender(name=TORCH, command=[*peer, "0.5", "{work}"], libraries=("torch",)),
+            Contender(name=TORCH, command=[*peer, "0.5", "{work}"], makes=("mask.npy", 1), libraries=("torch",)),
         ],
         claims=[faster("start to first mask", OURS, TORCH, 2)],
     )

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import yaml
-from harness import ROOT, TOIL, Comparison, Contender, faster
+from harness import PEERS, ROOT, Comparison, Contender, faster
 from inputs import once
 
 FOLDER = ROOT / "benchmarks" / "workflows"
-STREAMFLOW, CWLTOOL, TOIL_NAME = "StreamFlow, our plugin", "cwltool", "toil"
+STREAMFLOW, CWLTOOL, TOIL = "StreamFlow, our plugin", "cwltool", "toil"
 WIDTH = {"trial": 3, "bench": 20, "full": 20}
 BIN = Path(sys.executable).parent
 
@@ -21,8 +21,11 @@ def comparisons(size: str, inputs: Path) -> list[Comparison]:
     """Return chain and scatter."""
     folder = inputs / f"workflows-{WIDTH[size]}"
     once(folder, lambda out: _write(out, folder, size))
-    what = {"chain": "10-step chain", "scatter": f"{WIDTH[size]}-wide scatter"}
-    return [_comparison(name, words, folder) for name, words in what.items()]
+    width = WIDTH[size]
+    return [
+        _comparison("chain", "10-step chain", folder, ("**/copied", 1)),
+        _comparison("scatter", f"{width}-wide scatter", folder, ("**/copy-*", width)),
+    ]
 
 
 def _write(out: Path, final: Path, size: str) -> None:
@@ -38,29 +41,25 @@ def _write(out: Path, final: Path, size: str) -> None:
         (out / f"{name}.yml").write_text(yaml.safe_dump(document))
 
 
-def _comparison(name: str, what: str, folder: Path) -> Comparison:
+def _comparison(name: str, what: str, folder: Path, made: tuple[str, int]) -> Comparison:
     workflow, job = FOLDER / f"{name}.cwl", folder / f"{name}.json"
     ours = [BIN / "streamflow", "run", "--outdir", "{work}", folder / f"{name}.yml"]
-    cwltool = [BIN / "cwltool", "--quiet", "--no-container", "--parallel", "--outdir", "{work}"]
-    toil = [
-        TOIL / "toil-cwl-runner",
-        "--no-container",
-        "--logOff",
-        "--jobStore",
-        "{work}/jobs",
-        "--outdir",
-        "{work}/out",
-    ]
-    path = {"PATH": f"{TOIL}:{os.environ['PATH']}"}  # it looks for its worker there
+    cwltool = [PEERS / "cwltool", "--quiet", "--no-container", "--parallel", "--outdir", "{work}"]
+    toil = [PEERS / "toil-cwl-runner", "--no-container", "--logOff", "--jobStore", "{work}/jobs"]
+    path = {"PATH": f"{PEERS}:{os.environ['PATH']}"}  # toil looks for its worker there
+
+    def contender(title: str, command: list[str | Path], *libraries: str) -> Contender:
+        return Contender(name=title, command=command, makes=made, libraries=libraries, environment=path)
+
     return Comparison(
         name=f"workflows-{name}",
         how=f"{what} of `cp` on this machine, a whole process from start to outputs. StreamFlow as the hybrid run has "
         "it, all steps bound here; cwltool --parallel; toil on one machine.",
         unit="s",
         contenders=[
-            Contender(name=STREAMFLOW, command=ours, libraries=("slicestream", "streamflow")),
-            Contender(name=CWLTOOL, command=[*cwltool, workflow, job], libraries=("cwltool",)),
-            Contender(name=TOIL_NAME, command=[*toil, workflow, job], libraries=("toil",), environment=path),
+            contender(STREAMFLOW, ours, "slicestream", "streamflow"),
+            contender(CWLTOOL, [*cwltool, workflow, job], "cwltool"),
+            contender(TOIL, [*toil, "--outdir", "{work}/out", workflow, job], "toil"),
         ],
-        claims=[faster(f"overhead, {what}", STREAMFLOW, peer, 1) for peer in (CWLTOOL, TOIL_NAME)],
+        claims=[faster(f"overhead, {what}", STREAMFLOW, peer, 1) for peer in (CWLTOOL, TOIL)],
     )

@@ -82,6 +82,14 @@ def test_a_contender_that_fails_is_an_error_with_its_last_line(tmp_path: Path) -
         )
 
 
+def test_a_contender_that_makes_too_little_is_an_error(tmp_path: Path) -> None:
+    code = "import sys, pathlib; [pathlib.Path(sys.argv[1], f'{n}.png').touch() for n in range(3)]"
+    command = [sys.executable, "-c", code, "{work}"]
+    assert measure(Contender(name="all", command=command, makes=("*.png", 3)), tmp_path / "work").items == 1
+    with pytest.raises(ContenderError, match=r"few: made 3 of 4 files \*\.png"):
+        measure(Contender(name="few", command=command, makes=("*.png", 4)), tmp_path / "work")
+
+
 def test_a_machine_that_others_use_is_seen_to_be_busy(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
         found = measure(python("sleeps", "import time; time.sleep(1)"), tmp_path / "work")

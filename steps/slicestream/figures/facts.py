@@ -16,6 +16,7 @@ from typing import Any
 from slicestream.errors import ArtefactError
 from slicestream.figures.nodules import COLUMNS, STATUSES
 from slicestream.volumes.documents import MAX_BYTES, Facts, brief, read_json
+from slicestream.volumes.energy import NO_COUNTER
 
 OVERLAPS = ("pooled", "per_slice", "per_slice_empty_is_one", "per_slice_annotated", "per_case")
 SIZES = ("all", "under_3", "3-10", "10-30", "30+")
@@ -36,6 +37,8 @@ class Record:
     unit: str
     bytes_in: int
     bytes_out: int
+    energy_j: float | None = None
+    energy_from: str = NO_COUNTER
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
     versions: Mapping[str, str]
@@ -133,6 +136,9 @@ def _record(path: Path) -> Record:
             items=int(document["items"]),
             bytes_in=int(document["bytes_in"]),
             bytes_out=int(document["bytes_out"]),
+            # older records have none
+            energy_j=None if document.get("energy_j") is None else finite(document["energy_j"]),
+            energy_from=str(document.get("energy_from", NO_COUNTER)),
             inputs=_texts(document["inputs"]),
             outputs=_texts(document["outputs"]),
             versions=_texts(document["versions"]),

@@ -64,8 +64,9 @@ def run(args: argparse.Namespace) -> None:
     device = choose_device(args.device or os.environ.get("SLICESTREAM_DEVICE") or "auto", threads=args.threads)
     with recorded("train", args.out) as record:
         scan_patch = recipe.patch_px if recipe.scans.crops else None
-        training = read_side(args.training, side="training", multiple=recipe.multiple, scan_patch=scan_patch)
-        validation = read_side(args.validation, side="validation", multiple=recipe.multiple)
+        seen = {"multiple": recipe.multiple, "context": recipe.context}
+        training = read_side(args.training, side="training", scan_patch=scan_patch, **seen)
+        validation = read_side(args.validation, side="validation", **seen)
         check_apart(training, validation)
         outcome, hashes = _train(args, recipe, device, (training, validation))
         _fill(record, args, recipe, device, (training, validation))

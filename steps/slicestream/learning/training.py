@@ -17,9 +17,10 @@ from slicestream.learning.augment import Pasting, make_batch, make_scan_batch
 from slicestream.learning.checkpoint import Checkpoint
 from slicestream.learning.data import SliceSet
 from slicestream.learning.device import Device
-from slicestream.learning.losses import dice_and_bce
+from slicestream.learning.losses import loss_of
 from slicestream.learning.networks import UNet, build_unet
 from slicestream.learning.recipe import Recipe
+from slicestream.learning.sampling import epoch_order
 from slicestream.learning.scans import Scans, draw_crops, suspects
 from slicestream.learning.validation import Scores, measure, score_that_keeps
 
@@ -140,7 +141,8 @@ def _outcome(state: _State, validation: SliceSet, *, recipe: Recipe, device: Dev
 
 def _start(recipe: Recipe, seed: int, device: Device) -> _State:
     torch.manual_seed(seed)
-    network = build_unet(recipe.widths).to(device.torch_device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = build_unet(recipe.widths, channels=2 * recipe.context + 1)
+    network = network.to(device.torch_device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(network).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
@@ -157,11 +159,11 @@ def _epoch(
     seed: int,
     device: Device,
 ) -> tuple[float, float]:
-    """See each slice once, and crops of scans beside; return the mean loss and the last learning rate."""
+    """See as many slices as there are, and crops of scans beside; return the mean loss and the last learning rate."""
     slices, scans = shown
     number, batches = len(state.history), math.ceil(len(slices) / recipe.batch_size)
     generator = torch.Generator().manual_seed(int(np.random.SeedSequence((seed, number)).generate_state(1)[0]))
-    order = torch.randperm(len(slices), generator=generator).to(device.torch_device)
+    order = epoch_order(slices, recipe.sampling, generator).to(device.torch_device)
     beside = _crops_of_scans(state, slices, scans, recipe=recipe, device=device, generator=generator)
     total = torch.zeros((), device=device.torch_device)
     state.network.train()
@@ -174,7 +176,7 @@ def _epoch(
         image, target = _batch(slices, chosen, crops, recipe=recipe, generator=generator)
         with device.autocast():
             logits = forward(image.contiguous(memory_format=torch.channels_last))
-        loss = dice_and_bce(logits.float(), target, dice_weight=recipe.dice_weight, bce_weight=recipe.bce_weight)
+        loss = loss_of(recipe, logits.float(), target)
         state.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         state.optimizer.step()

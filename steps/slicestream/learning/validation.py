@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from slicestream.learning.data import SliceSet
 from slicestream.learning.device import Device
-from slicestream.learning.losses import dice_and_bce
+from slicestream.learning.losses import loss_of
 from slicestream.learning.recipe import Recipe
 from slicestream.volumes.metrics import HIT_IOU
 
@@ -54,7 +54,7 @@ def measure(
     for chosen in slices.whole(_BATCH_PIXELS):
         image, target = slices.images(chosen, recipe.window, recipe.multiple)
         logits = _logits(network, image, device, _FLIPS if flips else _FLIPS[:1])
-        loss = dice_and_bce(logits, target, dice_weight=recipe.dice_weight, bce_weight=recipe.bce_weight)
+        loss = loss_of(recipe, logits, target)
         losses += float(loss) * len(chosen)
         counts.append(_counts(torch.sigmoid(logits), target > 0, limits))
     overlap, union, reference = torch.cat(counts, dim=1).double().cpu()  # each (slice, T)
@@ -107,7 +107,7 @@ def _scores_of_hits(found: NDArray[np.float32], drawn: NDArray[np.bool_], thresh
 def _logits(network: nn.Module, image: Tensor, device: Device, flips: Sequence[tuple[int, ...]]) -> Tensor:
     """Return logits of the mean probability over `flips`, float32."""
     image = image.contiguous(memory_format=torch.channels_last)
-    total = torch.zeros_like(image)
+    total = torch.zeros_like(image[:, :1])
     for axes in flips:
         with device.autocast():
             logits = network(torch.flip(image, axes) if axes else image)

@@ -18,7 +18,7 @@ from slicestream.figures.nodules import COLUMNS, STATUSES
 from slicestream.volumes.documents import MAX_BYTES, Facts, brief, read_json
 
 OVERLAPS = ("pooled", "per_slice", "per_slice_empty_is_one", "per_slice_annotated", "per_case")
-SIZES = ("all", "under_3", "3-10", "10-30", "30+")
+SIZES = ("all", "under_3", "3-6", "6-10", "10-30", "30+")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

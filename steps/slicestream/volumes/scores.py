@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 from slicestream.volumes import bootstrap, froc
 from slicestream.volumes.metrics import HIT_IOU, Case, Nodule
 
-SIZES_MM = {"under_3": (0.0, 3.0), "3-10": (3.0, 10.0), "10-30": (10.0, 30.0), "30+": (30.0, math.inf)}
+SIZES_MM = {
+    "under_3": (0.0, 3.0),
+    "3-6": (3.0, 6.0),
+    "6-10": (6.0, 10.0),
+    "10-30": (10.0, 30.0),
+    "30+": (30.0, math.inf),
+}
 DEFINITIONS = {
     "iou": "shared / (predicted + annotated - shared) voxels of the nodule class",
     "dice": "2 × shared / (predicted + annotated) voxels of the nodule class",

@@ -62,6 +62,7 @@ def read_metrics(path: Path) -> Facts:
         for name in ("operating_points", "false_positives_per_scan_at"):  # older files have none
             for figure in metrics.get(name, {}).values():
                 _check_interval(figure)
+        _check_interval(metrics.get("calibration", {}).get("error", {"value": None, "low": None, "high": None}))
         _check_interval({"value": None, **metrics.get("volume_error", {"low": None, "high": None})})
         for case in metrics["cases_detail"]:
             _check_case(case)

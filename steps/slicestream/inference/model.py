@@ -32,6 +32,7 @@ class Model:
     window : HU shown to the network as 0 to 1
     threshold : probability from which a voxel counts as nodule, chosen on the validation side
     min_score : score from which a candidate is kept, chosen there too; 0 where the model says none
+    temperature : what the logits of scores are divided by, chosen there too; 1 where the model says none
     context : neighbouring slices on either side that it sees as further channels
     content_hash : what masks made with it are bound to
     """
@@ -40,6 +41,7 @@ class Model:
     window: Window
     threshold: float
     min_score: float
+    temperature: float
     context: int
     content_hash: str
     session: Any = field(repr=False)
@@ -102,12 +104,16 @@ def _settings(metadata: Mapping[str, str]) -> dict[str, Any]:
     min_score = float(json.loads(metadata.get("min_score", "0")))
     if not 0 <= min_score < 1:
         raise ValueError(f"min_score {min_score}")
+    temperature = float(json.loads(metadata.get("temperature", "1")))
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature {temperature}")
     window = Window(low_hu=float(metadata["window_low_hu"]), high_hu=float(metadata["window_high_hu"]))
     return {
         "architecture": metadata["architecture"],
         "window": window,
         "threshold": threshold,
         "min_score": min_score,
+        "temperature": temperature,
         "context": int(metadata.get("context", "0")),
     }
 

@@ -28,7 +28,8 @@ LABELS = ("background", "lung nodule")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelFacts:
-    """What a user of the model must know: window, spacing it was trained at (row, column), threshold, least score.
+    """What a user of the model must know: window, spacing it was trained at (row, column), threshold, least score,
+    temperature of the scores.
 
     How many neighbours on either side it sees, its channels tell.
     """
@@ -37,6 +38,7 @@ class ModelFacts:
     spacing_mm: tuple[float, float]
     threshold: float
     min_score: float = 0.0
+    temperature: float = 1.0
 
 
 class _WithSigmoid(nn.Module):
@@ -82,6 +84,7 @@ def _facts_json(network: UNet, facts: ModelFacts) -> dict[str, Any]:
         "labels": list(LABELS),
         "threshold": facts.threshold,
         "min_score": facts.min_score,
+        "temperature": facts.temperature,
         "version": __version__,
         "notice": RESEARCH_ONLY,
     }
@@ -104,8 +107,11 @@ def _onnx_bytes(network: UNet, facts: ModelFacts) -> bytes:
         "notice": RESEARCH_ONLY,
         KEY: UNSEALED,
     }
-    if network.channels > 1:  # a model of single slices stays what older versions read
+    # what is as ever is not said: such a model stays what older versions read
+    if network.channels > 1:
         metadata["context"] = str(network.channels // 2)
+    if facts.temperature != 1:
+        metadata["temperature"] = json.dumps(facts.temperature)
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, metadata)
     onnx.checker.check_model(model, full_check=True)

@@ -83,6 +83,7 @@ class Recipe:
     dice_weight, bce_weight : "dice_bce" is their weighted sum
     kept : share of the validation side's nodules found whose score the model asks of every candidate, 0 to 1; None: it
         asks for none
+    temperature : fit a temperature to the scores of the validation side's candidates
     patience : epochs without a better validation IoU after which training stops
     """
 
@@ -105,6 +106,7 @@ class Recipe:
     augmentation: Augmentation = field(default_factory=Augmentation)
     scans: ScanShares = field(default_factory=ScanShares)
     kept: float | None = None
+    temperature: bool = False
 
     def __post_init__(self) -> None:
         if len(self.widths) < 2 or min(self.widths) < 1:

@@ -39,6 +39,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "by-nodule": {"sampling": "nodules"},
     "tversky": {"loss": "tversky"},
     "unified-focal": {"loss": "unified_focal"},
+    "temperature": {"temperature": True},
 }
 CONTEXT = max(change.get("context", 0) for change in VARIANTS.values())
 COLUMNS = (
@@ -47,6 +48,7 @@ COLUMNS = (
     "FP/scan, as the model asks",
     "found, as the model asks",
     "of 3 to 6 mm found at any score",
+    "calibration error",
     "crops: pooled IoU",
     "crops: found",
     "crops: of 3 to 6 mm found",
@@ -166,6 +168,7 @@ def row(folder: Path) -> list[float | None]:
         points[-1]["false_positives_per_scan"] if points else 0.0,
         points[-1]["sensitivity"] if points else 0.0,
         scans["nodules"]["sensitivity"]["3-6"],
+        scans["calibration"]["error"]["value"],
         crops["iou"]["pooled"]["value"],
         crops["nodules"]["sensitivity"]["all"],
         crops["nodules"]["sensitivity"]["3-6"],

@@ -42,7 +42,8 @@ DEFINITIONS = {
     "false_positives_per_scan_at": "the fewest false positives per scan of a threshold with at least that sensitivity; "
     "null where none reaches it",
     "calibration": "of the candidates, the best one where several hit one nodule: mean over tenths of the score, "
-    "weighted by candidates, of how far mean score and share of hits are apart (expected calibration error, Guo et al. 2017)",
+    "weighted by candidates, of how far mean score and share of hits are apart (expected calibration error, Guo et al. "
+    "2017)",
     "volume_error": "of the nodules hit: (found - annotated) / mean of both, percent; bias is the mean, low and high "
     "are the limits of agreement, bias ± 1.96 standard deviations (Bland and Altman 1986)",
     "interval": "95 % percentile bootstrap over patients; null with fewer than two patients",

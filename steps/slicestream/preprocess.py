@@ -93,10 +93,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Read the cohort, or the given share of it, and write its artefacts: all of them or none."""
     index, count = _share(args.share)
-    if not 0 <= args.negatives <= 1:
-        raise OptionError(f"--negatives {args.negatives}: need a share from 0 to 1.")
-    if args.context < 0:
-        raise OptionError(f"--context {args.context}: need a number of slices, 0 or more.")
     shown = _Shown(negatives=args.negatives, context=args.context)
     choice = options.choice_of(args)
     key = read_key(args.pseudonym_key)
@@ -140,6 +136,12 @@ class _Shown:
 
     negatives: float
     context: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.negatives <= 1:
+            raise OptionError(f"--negatives {self.negatives}: need a share from 0 to 1.")
+        if self.context < 0:
+            raise OptionError(f"--context {self.context}: need a number of slices, 0 or more.")
 
     def chosen(self, series: SeriesId, nodule: NDArray[np.bool_] | None) -> NDArray[np.intp]:
         """Return the slices to train on: all with nodule and, by a hash, about a share of the others."""

@@ -47,8 +47,9 @@ class Model:
     session: Any = field(repr=False)
 
     def probability(self, image_BCHW: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return probabilities (B, 1, H, W) of windowed images (B, C, H, W), C = 2 * context + 1; H and W are multiples
-        of 16. Raises ModelError.
+        """Return probabilities (B, 1, H, W) of windowed images (B, 2 * context + 1, H, W). Raises ModelError.
+
+        H and W are multiples of 16.
         """
         try:
             answer = np.asarray(self.session.run(["probability"], {"image": image_BCHW})[0], np.float32)

@@ -145,6 +145,31 @@ def test_slices_of_thin_backgrounds_are_taken_about_2_5_mm_apart(tmp_path: Path)
     assert entry["training_slices"] == 4
 
 
+def test_neighbours_are_packed_on_demand_and_not_trained_on(tmp_path: Path) -> None:
+    unitochest(tmp_path / "cohort", patients=2, slices=20, marked=3)
+    ct_series(tmp_path / "scan", slices=9, patient="H", series=77)
+    backgrounds = ("--backgrounds", str(tmp_path / "scan"), "--negatives", "0")
+    for context in ("0", "1", "2"):
+        preprocess(tmp_path / "cohort", tmp_path / context, *backgrounds, "--context", context)
+    for alone, *more in zip(*(read_slices(tmp_path / c / "training-1of1.slices") for c in "012"), strict=True):
+        assert alone.beside is None
+        for context, stack in enumerate(more, start=1):
+            assert stack.context == context
+            assert np.array_equal(stack.hu, alone.hu)
+            assert stack.around is not None
+            assert stack.around[:, context].tolist() == list(range(len(stack.hu)))
+    entries = series_index(tmp_path / "1")
+    assert [entry["training_slices"] for entry in entries] == [3, 3]
+    volume = read_volume(tmp_path / "1" / str(entries[0]["volume"]))
+    (stack,) = [s for s in read_slices(tmp_path / "1" / "training-1of1.slices") if s.id == volume.id]
+    assert stack.beside is not None
+    packed = np.concatenate((stack.hu, stack.beside))
+    for index, (low, _, high) in enumerate(stack.around):
+        place = int(np.flatnonzero((volume.hu == stack.hu[index]).all(axis=(1, 2)))[0])
+        assert np.array_equal(packed[low], volume.hu[max(0, place - 1)])
+        assert np.array_equal(packed[high], volume.hu[min(19, place + 1)])
+
+
 def test_a_patient_of_the_cohort_is_no_background(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     unitochest(tmp_path / "cohort")
     (tmp_path / "key").write_text(KEY)

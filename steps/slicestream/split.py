@@ -168,7 +168,7 @@ class _Shards:
 
     def add(self, stack: SliceStack) -> None:
         self.stacks.append(stack)
-        self.size += stack.hu.nbytes + stack.nodule.nbytes
+        self.size += stack.hu.nbytes + stack.nodule.nbytes + (0 if stack.beside is None else stack.beside.nbytes)
         if self.size >= SHARD_BYTES:
             self.flush()
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from slicestream.learning.cohort import Side
     from slicestream.learning.device import Device
     from slicestream.learning.training import Epoch, Outcome
+    from slicestream.learning.validation import Found
 
 _PLOT_EVERY_SECONDS = 30.0
 
@@ -64,8 +65,9 @@ def run(args: argparse.Namespace) -> None:
     device = choose_device(args.device or os.environ.get("SLICESTREAM_DEVICE") or "auto", threads=args.threads)
     with recorded("train", args.out) as record:
         scan_patch = recipe.patch_px if recipe.scans.crops else None
-        training = read_side(args.training, side="training", multiple=recipe.multiple, scan_patch=scan_patch)
-        validation = read_side(args.validation, side="validation", multiple=recipe.multiple)
+        seen = {"multiple": recipe.multiple, "context": recipe.context}
+        training = read_side(args.training, side="training", scan_patch=scan_patch, **seen)
+        validation = read_side(args.validation, side="validation", **seen)
         check_apart(training, validation)
         outcome, hashes = _train(args, recipe, device, (training, validation))
         _fill(record, args, recipe, device, (training, validation))
@@ -179,6 +181,7 @@ def _write(
         spacing_mm=training.spacing_mm,
         threshold=outcome.scores.threshold,
         min_score=outcome.min_score,
+        temperature=outcome.temperature,
     )
     card: dict[str, Any] = {
         "recipe": recipe.to_header(),
@@ -196,12 +199,25 @@ def _write(
         },
         "data": {"training": training.summary(), "validation": validation.summary()},
     }
+    if recipe.temperature and outcome.found is not None:
+        card["validation"]["calibration"] = _calibration(outcome.found, outcome.temperature)
     card["versions"] = _versions()
     hashes = write_model(args.out, outcome.network, facts=facts, card=card)
     plot_history(args.out / "history.csv", args.out / "curves.svg")
     for name in ("history.csv", "curves.svg"):
         hashes[name] = hashlib.sha256((args.out / name).read_bytes()).hexdigest()
     return hashes
+
+
+def _calibration(found: Found, temperature: float) -> dict[str, Any]:
+    from slicestream.volumes.calibration import calibration_error, tempered
+
+    return {
+        "candidates": len(found.scores),
+        "hits": int(found.hits.sum()),
+        "error": calibration_error(found.scores, found.hits),
+        "error_tempered": calibration_error(tempered(found.scores, temperature), found.hits),
+    }
 
 
 def _versions() -> dict[str, str]:

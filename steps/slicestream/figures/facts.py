@@ -19,7 +19,7 @@ from slicestream.volumes.documents import MAX_BYTES, Facts, brief, read_json
 from slicestream.volumes.energy import NO_COUNTER
 
 OVERLAPS = ("pooled", "per_slice", "per_slice_empty_is_one", "per_slice_annotated", "per_case")
-SIZES = ("all", "under_3", "3-10", "10-30", "30+")
+SIZES = ("all", "under_3", "3-6", "6-10", "10-30", "30+")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +65,7 @@ def read_metrics(path: Path) -> Facts:
         for name in ("operating_points", "false_positives_per_scan_at"):  # older files have none
             for figure in metrics.get(name, {}).values():
                 _check_interval(figure)
+        _check_interval(metrics.get("calibration", {}).get("error", {"value": None, "low": None, "high": None}))
         _check_interval({"value": None, **metrics.get("volume_error", {"low": None, "high": None})})
         for case in metrics["cases_detail"]:
             _check_case(case)

@@ -32,6 +32,8 @@ class Model:
     window : HU shown to the network as 0 to 1
     threshold : probability from which a voxel counts as nodule, chosen on the validation side
     min_score : score from which a candidate is kept, chosen there too; 0 where the model says none
+    temperature : what the logits of scores are divided by, chosen there too; 1 where the model says none
+    context : neighbouring slices on either side that it sees as further channels
     content_hash : what masks made with it are bound to
     """
 
@@ -39,18 +41,23 @@ class Model:
     window: Window
     threshold: float
     min_score: float
+    temperature: float
+    context: int
     content_hash: str
     session: Any = field(repr=False)
 
-    def probability(self, image_B1HW: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return probabilities (B, 1, H, W) of windowed images; H and W are multiples of 16. Raises ModelError."""
+    def probability(self, image_BCHW: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return probabilities (B, 1, H, W) of windowed images (B, 2 * context + 1, H, W). Raises ModelError.
+
+        H and W are multiples of 16.
+        """
         try:
-            answer = np.asarray(self.session.run(["probability"], {"image": image_B1HW})[0], np.float32)
-            if answer.shape != image_B1HW.shape or not np.isfinite(answer).all():
+            answer = np.asarray(self.session.run(["probability"], {"image": image_BCHW})[0], np.float32)
+            if answer.shape != image_BCHW[:, :1].shape or not np.isfinite(answer).all():
                 raise ValueError(f"answer of shape {answer.shape}, finite: {bool(np.isfinite(answer).all())}")
         except Exception as error:  # the engine's own exception types share no base
             raise ModelError(
-                f"model {self.architecture}: fails on images of shape {image_B1HW.shape} ({_first_line(error)}). "
+                f"model {self.architecture}: fails on images of shape {image_BCHW.shape} ({_first_line(error)}). "
                 "Lower --batch-size if memory is short, else train the model again."
             ) from error
         return answer
@@ -78,8 +85,8 @@ def load_model(path: Path, *, threads: int) -> Model:
         raise ModelError(
             f"{path}: the engine cannot load it ({_first_line(error)}). Fetch or train it again."
         ) from error
-    _check_ports(path, session)
     metadata = session.get_modelmeta().custom_metadata_map
+    _check_ports(path, session, metadata.get("context", "0"))
     try:
         return Model(content_hash=sealed, session=session, **_settings(metadata))
     except (KeyError, TypeError, ValueError) as error:
@@ -98,27 +105,33 @@ def _settings(metadata: Mapping[str, str]) -> dict[str, Any]:
     min_score = float(json.loads(metadata.get("min_score", "0")))
     if not 0 <= min_score < 1:
         raise ValueError(f"min_score {min_score}")
+    temperature = float(json.loads(metadata.get("temperature", "1")))
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature {temperature}")
     window = Window(low_hu=float(metadata["window_low_hu"]), high_hu=float(metadata["window_high_hu"]))
     return {
         "architecture": metadata["architecture"],
         "window": window,
         "threshold": threshold,
         "min_score": min_score,
+        "temperature": temperature,
+        "context": int(metadata.get("context", "0")),
     }
 
 
-def _check_ports(path: Path, session: Any) -> None:
-    for role, name, ports in (
-        ("input", "image", session.get_inputs()),
-        ("output", "probability", session.get_outputs()),
+def _check_ports(path: Path, session: Any, context: str) -> None:
+    channels = 2 * int(context) + 1 if context.isdecimal() else 1
+    for role, name, ports, wanted in (
+        ("input", "image", session.get_inputs(), channels),
+        ("output", "probability", session.get_outputs(), 1),
     ):
         found = [(port.name, port.type, port.shape) for port in ports]
         fits = len(found) == 1 and found[0][:2] == (name, "tensor(float)") and len(found[0][2]) == 4
         # all but the channel may vary
-        if not fits or found[0][2][1] != 1 or any(isinstance(found[0][2][axis], int) for axis in (0, 2, 3)):
+        if not fits or found[0][2][1] != wanted or any(isinstance(found[0][2][axis], int) for axis in (0, 2, 3)):
             listed = ", ".join(f"{n} {t} {s}" for n, t, s in found)
             raise ModelError(
-                f"{path}: {role} is {listed}; need '{name}' tensor(float) (B, 1, H, W) with B, H and W free. "
+                f"{path}: {role} is {listed}; need '{name}' tensor(float) (B, {wanted}, H, W) with B, H and W free. "
                 "This network is of another architecture: give a model.onnx of `slicestream train`."
             )
 

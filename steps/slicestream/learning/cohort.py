@@ -31,13 +31,16 @@ class Side:
         return {"patients": len(self.patients), "slices": len(self.slices), "annotated_slices": self.annotated}
 
 
-def read_side(paths: Sequence[Path], *, side: str, multiple: int, scan_patch: int | None = None) -> Side:
+def read_side(
+    paths: Sequence[Path], *, side: str, multiple: int, context: int = 0, scan_patch: int | None = None
+) -> Side:
     """Read the shards of one side ("training" or "validation"); look for whole scans where crops have `scan_patch` px.
 
     Raises
     ------
     ArtefactError
-        A shard is damaged or missing, a series comes twice, or a slice is smaller than `multiple` pixels.
+        A shard is damaged or missing, a series comes twice, a slice is smaller than `multiple` pixels, or fewer than
+        `context` neighbours were packed.
     SplitError
         No slice has a nodule.
     """
@@ -47,10 +50,10 @@ def read_side(paths: Sequence[Path], *, side: str, multiple: int, scan_patch: in
         stacks += read_slices(path)
         hashes[path.name] = read_header(path, "slices")[1]
     stacks = [stack for stack in stacks if len(stack.hu)]
-    _check(stacks, side=side, multiple=multiple)
+    _check(stacks, side=side, multiple=multiple, context=context)
     spacing = [stack.spacing_mm for stack in stacks for _ in range(len(stack.hu))]
     return Side(
-        slices=SliceSet.from_stacks(stacks),
+        slices=SliceSet.from_stacks(stacks, context=context),
         hashes=hashes,
         patients=frozenset(stack.id.patient for stack in stacks),
         annotated=sum(int(stack.nodule.any(axis=(1, 2)).sum()) for stack in stacks),
@@ -69,7 +72,7 @@ def check_apart(training: Side, validation: Side) -> None:
         )
 
 
-def _check(stacks: Sequence[SliceStack], *, side: str, multiple: int) -> None:
+def _check(stacks: Sequence[SliceStack], *, side: str, multiple: int, context: int) -> None:
     twice = [name for name, count in Counter(str(stack.id) for stack in stacks).items() if count > 1]
     if twice:
         raise ArtefactError(
@@ -82,6 +85,12 @@ def _check(stacks: Sequence[SliceStack], *, side: str, multiple: int) -> None:
         raise ArtefactError(
             f"--{side}: series {small.id} has slices of {rows}×{columns} pixels; this network needs {multiple} or "
             "more each way. Exclude the patient, or choose another --recipe."
+        )
+    lonely = next((stack for stack in stacks if stack.context < context), None)
+    if lonely is not None:
+        raise ArtefactError(
+            f"--{side}: series {lonely.id} was packed with {lonely.context} neighbours on either side of a slice; this "
+            f"recipe sees {context}. Run `slicestream preprocess --context {context}` and split again."
         )
     if not any(stack.nodule.any() for stack in stacks):
         raise SplitError(

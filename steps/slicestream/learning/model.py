@@ -28,12 +28,17 @@ LABELS = ("background", "lung nodule")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelFacts:
-    """What a user of the model must know: window, spacing it was trained at (row, column), threshold, least score."""
+    """What a user of the model must know: window, spacing it was trained at (row, column), threshold, least score,
+    temperature of the scores.
+
+    How many neighbours on either side it sees, its channels tell.
+    """
 
     window: Window
     spacing_mm: tuple[float, float]
     threshold: float
     min_score: float = 0.0
+    temperature: float = 1.0
 
 
 class _WithSigmoid(nn.Module):
@@ -41,9 +46,9 @@ class _WithSigmoid(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, image_B1HW: Tensor) -> Tensor:
-        """Bx1xHxW in [0, 1] to probabilities Bx1xHxW."""
-        return torch.sigmoid(self.network(image_B1HW))
+    def forward(self, image_BCHW: Tensor) -> Tensor:
+        """BxCxHxW in [0, 1] to probabilities Bx1xHxW."""
+        return torch.sigmoid(self.network(image_BCHW))
 
 
 def write_model(out: Path, network: UNet, *, facts: ModelFacts, card: Mapping[str, Any]) -> dict[str, str]:
@@ -64,7 +69,7 @@ def write_model(out: Path, network: UNet, *, facts: ModelFacts, card: Mapping[st
 
 def _plain(network: UNet) -> UNet:
     """Return a copy on the CPU in PyTorch's usual memory order: the file must not tell where training ran."""
-    copy = UNet(network.widths)
+    copy = UNet(network.widths, channels=network.channels)
     copy.load_state_dict({name: tensor.cpu() for name, tensor in network.state_dict().items()})
     return copy.eval().requires_grad_(False)
 
@@ -72,24 +77,26 @@ def _plain(network: UNet) -> UNet:
 def _facts_json(network: UNet, facts: ModelFacts) -> dict[str, Any]:
     return {
         "format": FORMAT,
-        "architecture": architecture_name(network.widths),
+        "architecture": architecture_name(network.widths, channels=network.channels),
+        "context": network.channels // 2,
         "window": {"low_hu": facts.window.low_hu, "high_hu": facts.window.high_hu},
         "spacing_mm": list(facts.spacing_mm),
         "labels": list(LABELS),
         "threshold": facts.threshold,
         "min_score": facts.min_score,
+        "temperature": facts.temperature,
         "version": __version__,
         "notice": RESEARCH_ONLY,
     }
 
 
 def _onnx_bytes(network: UNet, facts: ModelFacts) -> bytes:
-    """Return an unsealed model: input "image" (B, 1, H, W), output "probability"; B, H and W are free."""
+    """Return an unsealed model: input "image" (B, C, H, W), output "probability" (B, 1, H, W); B, H and W are free."""
     model = _exported(network)
     _strip(model)
     metadata = {
         "slicestream_format": FORMAT,
-        "architecture": architecture_name(network.widths),
+        "architecture": architecture_name(network.widths, channels=network.channels),
         "window_low_hu": repr(float(facts.window.low_hu)),
         "window_high_hu": repr(float(facts.window.high_hu)),
         "labels": json.dumps(LABELS),
@@ -100,6 +107,11 @@ def _onnx_bytes(network: UNet, facts: ModelFacts) -> bytes:
         "notice": RESEARCH_ONLY,
         KEY: UNSEALED,
     }
+    # what is as ever is not said: such a model stays what older versions read
+    if network.channels > 1:
+        metadata["context"] = str(network.channels // 2)
+    if facts.temperature != 1:
+        metadata["temperature"] = json.dumps(facts.temperature)
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, metadata)
     onnx.checker.check_model(model, full_check=True)
@@ -108,7 +120,7 @@ def _onnx_bytes(network: UNet, facts: ModelFacts) -> bytes:
 
 def _exported(network: UNet) -> onnx.ModelProto:
     side = 2 * network.multiple
-    example = torch.zeros((2, 1, side, side + network.multiple))
+    example = torch.zeros((2, network.channels, side, side + network.multiple))
     rows, columns = (network.multiple * torch.export.Dim(f"{axis}_blocks") for axis in ("row", "column"))
     with warnings.catch_warnings(action="ignore"):  # the exporter's own deprecations, which no user can mend
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -119,7 +131,7 @@ def _exported(network: UNet) -> onnx.ModelProto:
             verbose=False,
             input_names=["image"],
             output_names=["probability"],
-            dynamic_shapes={"image_B1HW": {0: torch.export.Dim("batch"), 2: rows, 3: columns}},
+            dynamic_shapes={"image_BCHW": {0: torch.export.Dim("batch"), 2: rows, 3: columns}},
         )
     assert program is not None
     return program.model_proto

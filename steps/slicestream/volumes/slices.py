@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,24 +23,68 @@ class SliceStack:
     hu : int16, (slice, row, column)
     nodule : uint8, same shape, 1 = nodule
     spacing_mm : of the volume, along slice, row, column
+    beside, around : where neighbours were packed too: int16 (slice, row, column), those that are not among the chosen;
+        int64 (chosen slice, 2 * context + 1), each slice's neighbours from the lowest to the highest and itself in the
+        middle, as places in `hu` followed by `beside`
     """
 
     id: SeriesId
     hu: NDArray[np.int16]
     nodule: NDArray[np.uint8]
     spacing_mm: tuple[float, float, float]
+    beside: NDArray[np.int16] | None = None
+    around: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         if self.hu.shape != self.nodule.shape or self.hu.ndim != 3:
             raise ValueError(f"images {self.hu.shape} and masks {self.nodule.shape} differ")
+        if self.beside is None or self.around is None:
+            if self.beside is not self.around:
+                raise ValueError("neighbours without their places, or the other way round")
+            return
+        many = len(self.hu) + len(self.beside)
+        fits = self.beside.shape[1:] == self.hu.shape[1:] and self.around.shape == (len(self.hu), 2 * self.context + 1)
+        if not fits or ((self.around < 0) | (self.around >= many)).any():
+            raise ValueError(f"neighbours {self.beside.shape}, places {self.around.shape} do not fit {self.hu.shape}")
+
+    @property
+    def context(self) -> int:
+        """How many neighbours on each side were packed."""
+        return 0 if self.around is None else self.around.shape[-1] // 2
+
+
+def with_neighbours(chosen: NDArray[np.intp], slices: int, context: int) -> NDArray[np.intp]:
+    """Return (chosen slice, 2 * context + 1): each and its neighbours in a series of so many slices, lowest first.
+
+    Where the series ends, its last slice stands for those beyond.
+    """
+    return np.asarray(np.clip(chosen[:, None] + np.arange(-context, context + 1), 0, slices - 1))
+
+
+def choose_slices(whole: SliceStack, chosen: NDArray[np.intp], *, context: int = 0) -> SliceStack:
+    """Return slices `chosen` (ascending) of a whole series, and `context` neighbours of each on either side."""
+    part = replace(whole, hu=whole.hu[chosen], nodule=whole.nodule[chosen])
+    if not context:
+        return part
+    wanted = with_neighbours(chosen, len(whole.hu), context)
+    more = np.setdiff1d(wanted, chosen)
+    packed = np.concatenate((chosen, more))
+    order = np.argsort(packed)
+    around = order[np.searchsorted(packed, wanted, sorter=order)].astype(np.int64)
+    return replace(part, beside=whole.hu[more], around=around)
 
 
 def write_slices(path: Path, stacks: Iterable[SliceStack]) -> str:
     """Write a `.slices` file, stacks in order of their pseudonyms; return its content hash. Raises OutputError."""
     ordered = sorted(stacks, key=lambda stack: str(stack.id))
-    header = {"stacks": [{**id_header(s.id), "spacing_mm": list(s.spacing_mm)} for s in ordered]}
     arrays = {f"{s.id}-hu": s.hu for s in ordered} | {f"{s.id}-nodule": s.nodule for s in ordered}
-    return write_artefact(path, "slices", header, arrays)
+    entries = []
+    for stack in ordered:
+        entries.append({**id_header(stack.id), "spacing_mm": list(stack.spacing_mm)})
+        if stack.beside is not None and stack.around is not None:
+            entries[-1]["around"] = stack.around.tolist()
+            arrays[f"{stack.id}-beside"] = stack.beside
+    return write_artefact(path, "slices", {"stacks": entries}, arrays)
 
 
 def read_slices(path: Path) -> list[SliceStack]:
@@ -57,6 +101,8 @@ def read_slices(path: Path) -> list[SliceStack]:
                     hu=artefact.arrays[f"{series}-hu"],
                     nodule=artefact.arrays[f"{series}-nodule"],
                     spacing_mm=(z, y, x),
+                    beside=artefact.arrays.get(f"{series}-beside"),
+                    around=np.array(entry["around"], np.int64) if "around" in entry else None,
                 )
             )
     except (KeyError, TypeError, ValueError) as error:

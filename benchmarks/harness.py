@@ -14,6 +14,7 @@ import math
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -175,29 +176,26 @@ def measure(contender: Contender, work: Path) -> Sample:
     """Run a contender once. Raises ContenderError where it fails or does not make its files."""
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
-    said, answer = work.parent / "said.log", work.parent / "measured.json"
-    answer.unlink(missing_ok=True)
+    said, inside, outside = (work.parent / name for name in ("said.log", "measured.json", "launched.json"))
+    inside.unlink(missing_ok=True)
     command = [str(word).replace("{work}", str(work)) for word in contender.command]
-    environment = {**os.environ, **contender.environment, "MEASURED": str(answer)}
+    environment = {**os.environ, **contender.environment, "MEASURED": str(inside)}
     busy, begin = _busy_s(), time.perf_counter()
     with said.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, env=environment)
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    wall, busy = time.perf_counter() - begin, _busy_s() - busy
-    if process.returncode:
+        launched = [sys.executable, "-S", CONTENDERS / "launcher.py", outside, *command]
+        done = subprocess.run(launched, stdout=output, stderr=output, env=environment, check=False)
+    busy, elapsed = _busy_s() - busy, time.perf_counter() - begin
+    if done.returncode:
         last = (said.read_text(errors="replace").strip().splitlines() or ["nothing printed"])[-1]
-        raise ContenderError(f"{contender.name}: exit code {process.returncode}: {last}")
+        raise ContenderError(f"{contender.name}: failed: {last}")
     pattern, least = contender.makes
     if (made := sum(1 for _ in work.glob(pattern))) < least:
         raise ContenderError(f"{contender.name}: made {made} of {least} files {pattern}")
     shutil.rmtree(work)
-    cpu = used.ru_utime + used.ru_stime
-    inside = json.loads(answer.read_text()) if answer.exists() else {"seconds": wall}
-    outside = {"wall_s": wall, "cpu_s": cpu, "peak_mb": used.ru_maxrss / 1e3}
-    return Sample(
-        **{"items": contender.items, **outside, **inside}, others=max(0.0, busy - cpu) / (wall * (os.cpu_count() or 1))
-    )
+    kernel = json.loads(outside.read_text())
+    told = json.loads(inside.read_text()) if inside.exists() else {"seconds": kernel["wall_s"]}
+    others = (busy - kernel["cpu_s"]) / (elapsed * (os.cpu_count() or 1))
+    return Sample(**{"items": contender.items, **kernel, **told}, others=min(1.0, max(0.0, others)))
 
 
 def _busy_s() -> float:

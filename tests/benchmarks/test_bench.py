@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import show
 from harness import (
@@ -63,6 +64,11 @@ def test_a_process_is_accounted_for_by_the_kernel(tmp_path: Path) -> None:
     assert (found.seconds, found.items) == (found.wall_s, 7)
 
 
+def test_the_memory_of_the_harness_is_not_the_contenders(tmp_path: Path) -> None:
+    held = np.ones(500_000_000, np.uint8)
+    assert measure(python("small", "pass"), tmp_path / "work").peak_mb < 100 < held.nbytes / 1e6
+
+
 def test_what_a_contender_times_itself_counts_and_its_facts_are_kept(tmp_path: Path) -> None:
     found = measure(told("one", 2.0, 6, iou=0.5), tmp_path / "work")
     assert (found.speed, found.facts, found.wall_s < 2) == (3.0, {"iou": 0.5}, True)
@@ -75,7 +81,7 @@ def test_each_call_has_an_empty_folder(tmp_path: Path) -> None:
 
 
 def test_a_contender_that_fails_is_an_error_with_its_last_line(tmp_path: Path) -> None:
-    with pytest.raises(ContenderError, match=r"bad: exit code 3: the reason"):
+    with pytest.raises(ContenderError, match=r"bad: failed: the reason"):
         measure(
             python("bad", "import sys; print('more'); print('the reason', file=sys.stderr); sys.exit(3)"),
             tmp_path / "w",

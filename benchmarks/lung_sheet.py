@@ -168,7 +168,8 @@ def row(scan: Scan) -> str:
     right, left = sides_ml(scan)
     grid = f"{' × '.join(map(str, shape))} | {' × '.join(f'{mm:.2f}' for mm in spacing_mm)}"
     found = scan.lungs.reason or "mask"
-    return f"| {scan.volume.id} | {grid} | {found} | {right:.0f} | {left:.0f} | {nodules_inside(scan)} | {scan.seconds:.2f} |"
+    figures = f"{right:.0f} | {left:.0f} | {nodules_inside(scan)} | {scan.seconds:.2f}"
+    return f"| {scan.volume.id} | {grid} | {found} | {figures} |"
 
 
 def show(cohort: Path, args: argparse.Namespace) -> int:

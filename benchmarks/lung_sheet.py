@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+from pydicom.misc import is_dicom
 
 from slicestream.__main__ import main as slicestream
 from slicestream.volumes.files import atomic_path
@@ -48,7 +49,7 @@ def cohorts(data: Path) -> list[Path]:
     """Return `data` where images or a table lie in it, else its folders: each is read as a cohort of its own."""
     inside = sorted(path for path in data.iterdir() if not path.name.startswith("."))
     folders = [path for path in inside if path.is_dir()]
-    plain = (data / "dataset.csv").exists() or any(path.suffix in ("", ".dcm") for path in inside if path.is_file())
+    plain = (data / "dataset.csv").exists() or any(is_dicom(path) for path in inside if path.is_file())
     return [data] if plain or not folders else folders
 
 

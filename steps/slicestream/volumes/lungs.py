@@ -176,13 +176,14 @@ def _gas(hu: NDArray[np.float32], aerated: NDArray[np.bool_], grid_mm: tuple[flo
 
 def _averaged(hu: NDArray[np.int16], steps: tuple[int, ...]) -> NDArray[np.float32]:
     # mean over rows and columns (less noise), every n-th slice (less memory); edges are repeated to whole blocks
-    _, row_step, column_step = steps
-    rows, columns = (-(-n // s) * s for n, s in zip(hu.shape[1:], steps[1:], strict=True))
+    _, high, wide = steps
+    beyond = tuple((0, -n % step) for n, step in zip(hu.shape[1:], steps[1:], strict=True))
     planes = []
     for plane in hu[:: steps[0]]:
-        padded = np.pad(plane, ((0, rows - plane.shape[0]), (0, columns - plane.shape[1])), mode="edge")
-        blocks = padded.reshape(rows // row_step, row_step, columns // column_step, column_step)
-        planes.append(blocks.mean(axis=(1, 3), dtype=np.float32))
+        whole = np.pad(plane, beyond, mode="edge") if np.any(beyond) else plane
+        parts = (whole[row::high, column::wide] for row in range(high) for column in range(wide))
+        total = np.sum([part.astype(np.float32) for part in parts], axis=0)  # whole numbers: exact
+        planes.append(total / np.float32(high * wide))
     return np.stack(planes)
 
 

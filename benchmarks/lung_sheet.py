@@ -13,6 +13,7 @@ import argparse
 import statistics
 import sys
 import time
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -180,7 +181,9 @@ def show(cohort: Path, args: argparse.Namespace) -> int:
         work = Path(name)
         (work / "key").write_text("a key for contact sheets only\n")
         options = ["--cohort", str(cohort), "--out", str(work / "out"), "--pseudonym-key", str(work / "key")]
-        if slicestream(["preprocess", *options]):
+        with redirect_stdout(sys.stderr):  # the table alone goes to stdout
+            refused = slicestream(["preprocess", *options])
+        if refused:
             print(f"{cohort.name}: no series read", file=sys.stderr)
             return 0
         for path in sorted((work / "out").glob("*.volume")):

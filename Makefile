@@ -31,7 +31,7 @@ peers: .venv/peers/ready ## what the benchmarks compare with, in .venv/peers
 	.venv/peers/bin/pip install --quiet --requirement $<
 	touch $@
 
-bench: setup peers ## comparisons with peers, within an hour, into docs/performance.md; the machine must be quiet. FLAGS="--only NAME --rounds N"
+bench: setup peers ## comparisons with peers, in about an hour, into docs/performance.md; the machine must be quiet. FLAGS="--only NAME --rounds N"
 	$(BIN)/python benchmarks/bench.py --page docs/performance.md $(FLAGS)
 bench-full: setup peers ## the same on whole scans and up to 1000 patients, for hours
 	$(BIN)/python benchmarks/bench.py --page docs/performance.md --size full $(FLAGS)

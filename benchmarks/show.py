@@ -33,7 +33,7 @@ def _row(claim: Mapping[str, Any], result: Results) -> tuple[str, ...]:
         value = result["contenders"][name][claim["figure"]]
         return shown(value, result["unit"]) if claim["figure"] == "speed" else f"{value:.0f} MB"
 
-    value, low, high = (f"{claim[part]:.2f}" for part in ("value", "low", "high"))
+    value, low, high = (f"{claim[part]:z.2f}" for part in ("value", "low", "high"))
     goal = f"{'≤' if claim['at_most'] else '≥'} {claim['goal']:g}"
     holds = "yes" if claim["holds"] else "**no**"
     busy = max(part["others"] for part in result["contenders"].values())

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from slicestream.learning.blending import blended
 from slicestream.learning.data import SliceSet
 from slicestream.learning.recipe import Augmentation
 from slicestream.volumes.volume import AIR_HU, Window
@@ -86,10 +86,7 @@ def make_scan_batch(
 def _pasted(
     slices: SliceSet, pasting: Pasting, crop: tuple[Tensor, Tensor], *, offset: Tensor, turn: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return HU and nodule share of `crop` with the donors' nodules in it: their contrast to the lung around is kept.
-
-    Donors are taken at the scale of the scan, with a rim of 2 pixels that fades over 2 more.
-    """
+    """Return HU and nodule share of `crop` with the donors' nodules in it, at the scale of the scan."""
     hu, nodule = crop
     with_one = torch.nonzero(pasting.donor.to(hu.device) >= 0).flatten()
     if not len(with_one):
@@ -99,12 +96,7 @@ def _pasted(
     matrix = turn[with_one] * (slices.pixel_mm[scan] / slices.pixel_mm[donor])[:, None, None]
     middle = pasting.middle.to(hu.device)[with_one] - (matrix @ offset[with_one][:, :, None])[:, :, 0]
     there, drawn = _seen(slices, donor, centre=middle, matrix=matrix, patch=hu.shape[-1])
-    rim = functional.max_pool2d((drawn > 0.5).float()[:, None], 5, 1, 2)
-    weight = functional.avg_pool2d(rim, 5, 1, 2)[:, 0]
-    total = weight.sum((1, 2)).clamp(min=1)
-    local = (weight * hu[with_one]).sum((1, 2)) / total
-    matched = there + (local - pasting.around_hu.to(hu.device)[with_one])[:, None, None]
-    hu[with_one] += weight * (matched - hu[with_one])
+    hu[with_one] = blended(hu[with_one], there, drawn, pasting.around_hu.to(hu.device)[with_one])
     nodule[with_one] = torch.maximum(nodule[with_one], drawn)
     return hu, nodule
 

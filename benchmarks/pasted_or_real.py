@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
-from whole_scans import SLICES, backgrounds, once
+from whole_scans import backgrounds, once
 
 from slicestream.learning import augment
 from slicestream.learning.augment import Pasting, make_scan_batch
@@ -302,17 +302,17 @@ def wins(network: Rings, shown: Shown, patients: int) -> tuple[NDArray[np.float6
     return won.numpy(), (who[pasted].sum(0)[:, None] * who[real].sum(0)).numpy()
 
 
-def cross_validated(material: Material, question: Question, *, folds: int = 3) -> tuple[float, float, float]:
-    """Return the AUC and its 95 % interval (bootstrap by patient) over folds of patients; pairs are of one fold."""
+def cross_validated(material: Material, question: Question) -> tuple[float, float, float]:
+    """Return the AUC and its 95 % interval (bootstrap by patient): each half of the patients by the other."""
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
     patients = int(material.who.max()) + 1
-    fold = torch.randperm(patients, generator=generator) % folds
+    half = torch.randperm(patients, generator=generator) % 2
     won, pairs = np.zeros((2, patients, patients))
-    for number in range(folds):
+    for number in range(2):
         *seeds, last = range((ROUNDS + 1) * number, (ROUNDS + 1) * (number + 1))
-        taught = show(material, fold != number, question, seeds=seeds)
-        more = wins(learn(taught, generator), show(material, fold == number, question, seeds=[last]), patients)
+        taught = show(material, half != number, question, seeds=seeds)
+        more = wins(learn(taught, generator), show(material, half == number, question, seeds=[last]), patients)
         won, pairs = won + more[0], pairs + more[1]
     weights = np.random.default_rng(SEED).multinomial(patients, np.full(patients, 1 / patients), size=RESAMPLES)
     drawn = ((weights @ won) * weights).sum(1) / ((weights @ pairs) * weights).sum(1)
@@ -359,14 +359,14 @@ def microseconds(material: Material, *, count: int = 16, times: int = 30) -> flo
     return (statistics.median(spent[True]) - statistics.median(spent[False])) / count * 1e6
 
 
-def prepared(data: Path, out: Path) -> list[SliceStack]:
-    """Return the slices of `lidc-mini` and of the plain scans, preprocessed once into `out`."""
+def prepared(data: Path, out: Path, share: str) -> list[SliceStack]:
+    """Return the slices of a share of `lidc-mini` and of the plain scans, preprocessed once into `out`."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "key").write_text("a key for comparisons only\n")
     backgrounds(data, out)
-    cohort = ("--cohort", data / "lidc-mini", "--backgrounds", out / "backgrounds")
+    cohort = ("--cohort", data / "lidc-mini", "--backgrounds", out / "backgrounds", "--share", share)
     once(out / "crops", "preprocess", *cohort, key=out / "key")
-    return [stack for stack in read_slices(out / "crops" / SLICES) if len(stack.hu)]
+    return [stack for stack in read_slices(next((out / "crops").glob("*.slices"))) if len(stack.hu)]
 
 
 def main() -> None:
@@ -375,8 +375,11 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of lidc-mini and ct")
     parser.add_argument("--out", type=Path, required=True, help="folder for the preprocessed slices")
     parser.add_argument("--sheet", type=Path, help="PNG to write instead: real and pasted nodules in pairs")
+    parser.add_argument(
+        "--share", default="1/1", help="of the patients, as that of `slicestream preprocess`; first: 1/n"
+    )
     args = parser.parse_args()
-    stacks = prepared(args.data, args.out)
+    stacks = prepared(args.data, args.out, args.share)
     small = [stack for stack in stacks if max(stack.hu.shape) < 256]
     crops = gather(small, places_in_crops(small))
     if args.sheet:

@@ -26,7 +26,7 @@ def blended(hu: Tensor, there: Tensor, drawn: Tensor, around_hu: Tensor) -> Tens
     would have less noise than either, and show as a smooth ring.
     """
     core = (drawn > 0.5).float()
-    fade = _mean(functional.max_pool2d(core[:, None], 2 * RIM_PX + 1, 1, RIM_PX)[:, 0], 2 * FADE_PX + 1)
+    fade = _mean(_grown(core, RIM_PX), 2 * FADE_PX + 1)
     lung = _over(hu, (fade > 0) & (hu < CLEAR_BELOW_HU), otherwise=around_hu)
     fine, away = there - _mean(there, 3), fade == 0
     factor = ((_grain(hu, away) + 1) / (_grain(there, away) + 1)).nan_to_num(1).clamp(*GRAIN)
@@ -35,8 +35,14 @@ def blended(hu: Tensor, there: Tensor, drawn: Tensor, around_hu: Tensor) -> Tens
     return hu + (torch.cos(angle) - 1) * (hu - lung) + torch.sin(angle) * nodule
 
 
+def _grown(mask: Tensor, by: int) -> Tensor:
+    tall = functional.max_pool2d(mask, (2 * by + 1, 1), 1, (by, 0))  # one axis after the other: less work
+    return functional.max_pool2d(tall, (1, 2 * by + 1), 1, (0, by))
+
+
 def _mean(image: Tensor, width: int) -> Tensor:
-    return functional.avg_pool2d(image[:, None], width, 1, width // 2, count_include_pad=False)[:, 0]
+    tall = functional.avg_pool2d(image, (width, 1), 1, (width // 2, 0), count_include_pad=False)
+    return functional.avg_pool2d(tall, (1, width), 1, (0, width // 2), count_include_pad=False)
 
 
 def _over(image: Tensor, where: Tensor, *, otherwise: Tensor) -> Tensor:

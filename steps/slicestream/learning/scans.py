@@ -28,7 +28,7 @@ CLEAR_MM = 10.0
 TISSUE_ABOVE_HU, TISSUE_MM = (
     -500.0,
     6.0,
-)  # the mean over such a square is a wall's or a trunk's: no nodule is pasted over it
+)  # the mean over such a square is a wall's or a trunk's: nothing is pasted there
 ROOM_MM = 40.0  # looked for around a place, at most
 SPARE = 1.3  # room that a nodule is given, of its reach: augmentation may enlarge it
 RING_PX = (3, 6)  # around a donor's mask: what must be lung, and is taken for its background
@@ -99,10 +99,9 @@ def find_scans(stacks: Sequence[SliceStack], *, patch: int) -> Scans | None:
                 found.append(first + int(index))
                 lung.append(_sampled(inside[index] & (stack.nodule[index] == 0), first + int(index)))
                 if not drawn[index]:
-                    clear.append(_sampled(inside[index] & find_clear(stack, int(index)), first + int(index)))
-                    room.append(
-                        _room_mm(stack, int(index), inside[index])[clear[-1][:, 1] // _STEP, clear[-1][:, 2] // _STEP]
-                    )
+                    at = inside[index] & find_clear(stack, int(index))
+                    clear.append(_sampled(at, first + int(index)))
+                    room.append(_room_mm(stack, int(index), inside[index])[at[::_STEP, ::_STEP]])
         first += len(stack.hu)
     if not found:
         return None
@@ -236,35 +235,38 @@ def draw_crops(scans: Scans, wrong: Tensor, *, count: int, shares: ScanShares, g
 
     A nodule that has room at none of the places tried for it is not pasted: its crop shows lung.
     """
-    clear, donors = scans.places.clear, scans.donors
-    pasted = round(count * shares.pasted) if len(clear) and len(donors) else 0
+    places, donors = scans.places, scans.donors
+    pasted = round(count * shares.pasted) if len(places.clear) and len(donors) else 0
     revisited = round(count * shares.revisited) if len(wrong) else 0
+    rest = count - pasted
 
     def some(n: int, of: int) -> Tensor:
-        return torch.randint(of, (n,), generator=generator)
+        return torch.randint(of, (n,), generator=generator) if n else torch.zeros(0, dtype=torch.int64)
 
-    def evenly(places: Tensor, n: int) -> Tensor:
-        # each slice as often as the next, however much lung it shows
-        slices, first = np.unique(places[:, 0].numpy(), return_index=True)
-        many = np.diff(np.append(first, len(places)))
-        pick = some(n, len(slices)).numpy()
-        draw = torch.rand(n, generator=generator).numpy()
-        return torch.from_numpy(first[pick] + (draw * many[pick]).astype(np.int64))
-
-    pick = some(pasted, len(donors)) if pasted else torch.zeros(0, dtype=torch.int64)
-    tried = evenly(clear, pasted * _TRIED).reshape(pasted, _TRIED) if pasted else pick[:, None]
-    roomy = scans.places.room_mm[tried] >= SPARE * donors.reach_mm[pick][:, None]
-    first_roomy = tried.gather(1, roomy.int().argmax(1, keepdim=True))[:, 0]
-    place = torch.cat(
-        (
-            clear[first_roomy],
-            wrong[some(revisited, len(wrong))] if revisited else wrong[:0],
-            scans.places.lung[evenly(scans.places.lung, count - pasted - revisited)],
-        )
-    )
-    rest = count - pasted
-    donor = torch.cat((torch.where(roomy.any(1), donors.index[pick], -1), torch.full((rest,), -1)))
+    pick = some(pasted, len(donors))
+    at, fits = _with_room(places, SPARE * donors.reach_mm[pick], generator)
+    anywhere = places.lung[_evenly(places.lung, rest - revisited, generator)]
+    place = torch.cat((places.clear[at], wrong[some(revisited, len(wrong))], anywhere))
+    donor = torch.cat((torch.where(fits, donors.index[pick], -1), torch.full((rest,), -1)))
     middle = torch.cat((donors.centre[pick], torch.zeros((rest, 2))))
     around = torch.cat((donors.around_hu[pick], torch.zeros(rest)))
     order = torch.randperm(count, generator=generator)
     return Pasting(place=place[order], donor=donor[order], middle=middle[order], around_hu=around[order])
+
+
+def _with_room(places: Places, needed_mm: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return for each room `needed_mm` (N,) which place in clear lung to paste at, and whether it is as roomy."""
+    if not len(needed_mm):
+        return torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool)
+    tried = _evenly(places.clear, len(needed_mm) * _TRIED, generator).reshape(-1, _TRIED)
+    roomy = places.room_mm[tried] >= needed_mm[:, None]
+    return tried.gather(1, roomy.int().argmax(1, keepdim=True))[:, 0], roomy.any(1)
+
+
+def _evenly(places: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    """Return which `n` of `places` (N, 3) to take: each slice as often as the next, however much lung it shows."""
+    slices, first = np.unique(places[:, 0].numpy(), return_index=True)
+    many = np.diff(np.append(first, len(places)))
+    pick = torch.randint(len(slices), (n,), generator=generator).numpy()
+    draw = torch.rand(n, generator=generator).numpy()
+    return torch.from_numpy(first[pick] + (draw * many[pick]).astype(np.int64))

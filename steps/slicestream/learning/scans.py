@@ -25,10 +25,8 @@ from slicestream.volumes.slices import SliceStack
 
 CLEAR_BELOW_HU = -700.0  # a nodule is pasted where the mean around is lung, no vessel's trunk and no wall
 CLEAR_MM = 10.0
-TISSUE_ABOVE_HU, TISSUE_MM = (
-    -500.0,
-    6.0,
-)  # the mean over such a square is a wall's or a trunk's: nothing is pasted there
+TISSUE_ABOVE_HU = -500.0  # a wall, or a vessel's trunk, where the mean is above: no nodule is pasted over it
+TISSUE_MM = 6.0
 ROOM_MM = 40.0  # looked for around a place, at most
 SPARE = 1.3  # room that a nodule is given, of its reach: augmentation may enlarge it
 RING_PX = (3, 6)  # around a donor's mask: what must be lung, and is taken for its background

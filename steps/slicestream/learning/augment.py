@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from slicestream.learning.blending import blended
 from slicestream.learning.data import SliceSet
 from slicestream.learning.recipe import Augmentation
 from slicestream.volumes.volume import AIR_HU, Window
@@ -87,10 +87,9 @@ def make_scan_batch(
 def _pasted(
     slices: SliceSet, pasting: Pasting, crop: tuple[Tensor, Tensor], *, offset: Tensor, turn: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return HU and nodule share of `crop` with the donors' nodules in it: their contrast to the lung around is kept.
+    """Return HU and nodule share of `crop` with the donors' nodules in it, at the scale of the scan.
 
-    Donors are taken at the scale of the scan, with a rim of 2 pixels that fades over 2 more. A neighbour gets what the
-    donor's series shows as far up or down, with the brightness of the middle one.
+    A neighbour gets what the donor's series shows as far up or down.
     """
     hu, nodule = crop
     with_one = torch.nonzero(pasting.donor.to(hu.device) >= 0).flatten()
@@ -98,25 +97,18 @@ def _pasted(
         return crop
     donor = pasting.donor.to(hu.device)[with_one]
     scan = pasting.place[:, 0].to(hu.device)[with_one]
+    around_hu = pasting.around_hu.to(hu.device)[with_one]
     matrix = turn[with_one] * (slices.pixel_mm[scan] / slices.pixel_mm[donor])[:, None, None]
     middle = pasting.middle.to(hu.device)[with_one] - (matrix @ offset[with_one][:, :, None])[:, :, 0]
-    there, drawn = _seen(slices, donor, centre=middle, matrix=matrix, patch=hu.shape[-1])
-    nodule[with_one] = torch.maximum(nodule[with_one], drawn)
-    weight = _faded(drawn)
-    local = (weight * hu[with_one, slices.context]).sum((1, 2)) / weight.sum((1, 2)).clamp(min=1)
-    brighter = (local - pasting.around_hu.to(hu.device)[with_one])[:, None, None]
-    hu[with_one, slices.context] += weight * (there + brighter - hu[with_one, slices.context])
-    for away in (away for away in range(-slices.context, slices.context + 1) if away):
-        beside, reaches = _donor_beside(slices, donor, away * slices.slice_mm[scan])
-        there, drawn = _seen(slices, beside, centre=middle, matrix=matrix, patch=hu.shape[-1])
-        weight, channel = _faded(drawn) * reaches[:, None, None], slices.context + away
-        hu[with_one, channel] += weight * (there + brighter - hu[with_one, channel])
+    for channel in range(hu.shape[1]):
+        away = channel - slices.context
+        shown, reaches = _donor_beside(slices, donor, away * slices.slice_mm[scan])
+        there, drawn = _seen(slices, shown, centre=middle, matrix=matrix, patch=hu.shape[-1])
+        drawn = drawn * reaches[:, None, None]
+        hu[with_one, channel] = blended(hu[with_one, channel], there, drawn, around_hu)
+        if not away:
+            nodule[with_one] = torch.maximum(nodule[with_one], drawn)
     return hu, nodule
-
-
-def _faded(drawn: Tensor) -> Tensor:
-    rim = functional.max_pool2d((drawn > 0.5).float()[:, None], 5, 1, 2)
-    return functional.avg_pool2d(rim, 5, 1, 2)[:, 0]
 
 
 def _donor_beside(slices: SliceSet, donor: Tensor, away_mm: Tensor) -> tuple[Tensor, Tensor]:

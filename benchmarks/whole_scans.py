@@ -1,8 +1,9 @@
 """Recipe `laptop` on whole scans of a background that it has not seen, and without each of its parts.
 
-For each background of `fullframe-open`: train on `lidc-mini` (without the patients whose nodules were pasted) and on
-the *other* background, as plain scan; score on the left-out one and on the test side's crops. Finished runs stay under
-`--out`: the same command goes on from there, and prints the table from all that is recorded.
+For each background of `fullframe-open` that is left out: train on `lidc-mini` (without the patients whose nodules were
+pasted) and on the *other* background, as plain scan; score on the left-out one and on the test side's crops, which are
+the same for all. Finished runs stay under `--out`: the same command goes on from there, and prints the table from all
+that is recorded.
 
     python benchmarks/whole_scans.py --data ../shared/data --out runs/whole-scans --variants plain default --seeds 0 1 2
 """
@@ -11,11 +12,11 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import json
 import statistics
-from collections.abc import Sequence
-from dataclasses import replace
-from itertools import groupby
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -29,30 +30,55 @@ from slicestream.learning.recipe import Recipe, ScanShares, find_recipe
 PLAIN_SCANS = {"C3N-00249": "CPTAC-PDA_C3N-00249", "Lung_Dx-A0002": "Lung-PET-CT-Dx_A0002"}
 SLICES, INDEX = "training-1of1.slices", "series-1of1.json"
 SHARES = find_recipe("laptop").scans
-# what each changes in the recipe
-VARIANTS: dict[str, dict[str, Any]] = {
-    "plain": {"scans": ScanShares()},  # and no scan at all on the training side
-    "default": {},
-    "nothing-pasted": {"scans": replace(SHARES, pasted=0.0)},
-    "no-revisits": {"scans": replace(SHARES, revisited=0.0)},
-    "context": {"context": 1},
-    "by-nodule": {"sampling": "nodules"},
-    "tversky": {"loss": "tversky"},
-    "unified-focal": {"loss": "unified_focal"},
-    "temperature": {"temperature": True},
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Variant:
+    """What differs from the default.
+
+    Attributes
+    ----------
+    recipe : fields of the recipe
+    shown : whether a plain scan is on the training side
+    like : the variant whose trainings are taken, where only inference differs
+    options : of `infer`
+    """
+
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    shown: bool = True
+    like: str | None = None
+    options: Sequence[str] = ("--flips",)
+
+
+VARIANTS = {
+    "plain": Variant(recipe={"scans": ScanShares()}, shown=False, options=("--flips", "--no-lung-mask")),
+    "lung-mask-alone": Variant(like="plain", shown=False),
+    "default": Variant(),
+    "no-lung-mask": Variant(like="default", options=("--flips", "--no-lung-mask")),
+    "no-flips": Variant(like="default", options=()),
+    "nothing-pasted": Variant(recipe={"scans": replace(SHARES, pasted=0.0)}),
+    "no-revisits": Variant(recipe={"scans": replace(SHARES, revisited=0.0)}),
+    "context": Variant(recipe={"context": 1}),
+    "by-nodule": Variant(recipe={"sampling": "nodules"}),
+    "tversky": Variant(recipe={"loss": "tversky"}),
+    "unified-focal": Variant(recipe={"loss": "unified_focal"}),
+    "temperature": Variant(recipe={"temperature": True}),
 }
-CONTEXT = max(change.get("context", 0) for change in VARIANTS.values())
+CONTEXT = max(int(variant.recipe.get("context", 0)) for variant in VARIANTS.values())
 COLUMNS = (
     "FP/scan at 0.85",
     "mean at 1/8 to 8 FP",
     "FP/scan, as the model asks",
     "found, as the model asks",
     "of 3 to 6 mm found at any score",
+    "of 6 to 10 mm",
+    "of 10 to 30 mm",
     "calibration error",
     "crops: pooled IoU",
     "crops: found",
     "crops: of 3 to 6 mm found",
     "minutes to train",
+    "seconds for the scan's masks",
 )
 
 
@@ -75,7 +101,7 @@ def backgrounds(data: Path, out: Path) -> dict[str, Path]:
         drawn = {row["SOPInstanceUID"] for row in csv.DictReader(boxes.open())} if boxes.exists() else set()
         marked = [headers[path].SOPInstanceUID in drawn for path in ordered]
         clear = [not any(marked[max(0, index - 1) : index + 2]) for index in range(len(ordered))]
-        parts = [list(part) for kept, part in groupby(range(len(ordered)), key=clear.__getitem__) if kept]
+        parts = [list(part) for kept, part in itertools.groupby(range(len(ordered)), key=clear.__getitem__) if kept]
         folder.mkdir(parents=True)
         for index in max(parts, key=len):
             (folder / ordered[index].name).symlink_to(ordered[index].resolve())
@@ -108,27 +134,40 @@ def once(folder: Path, name: str, *arguments: Any, key: Path | None = None) -> N
         step(name, *arguments, *(() if key is None else ("--pseudonym-key", key)), "--out", folder)
 
 
-def measure(out: Path, variant: str, seed: int, epochs: int) -> None:
-    """Train a variant once per background, score its crops and the background that it was not shown."""
-    recipe: Recipe = replace(find_recipe("laptop"), name=variant, epochs=epochs, **VARIANTS[variant])
-    recipes.RECIPES = MappingProxyType({**recipes.RECIPES, variant: recipe})  # --recipe finds it by its name
-    for left_out in PLAIN_SCANS:
-        shown = "none" if variant == "plain" else next(name for name in PLAIN_SCANS if name != left_out)
-        run = out / "runs" / f"{variant}-{seed}" / f"left-out-{left_out}"
-        sides = out / "sides" / shown
-        files = {side: sorted(sides.glob(f"{side}-*.slices")) for side in ("training", "validation")}
-        options = ("--recipe", variant, "--seed", seed, "--validation", *files["validation"])
-        once(run / "model", "train", "--training", *files["training"], *options)
-        model = ("infer", "--model", run / "model" / "model.onnx", "--flips")
-        scans = out / "scans" / left_out
-        once(run / "scans", *model, "--min-score", 0, "--volumes", *sorted(scans.glob("*.volume")))
-        both = ("--masks", *sorted((run / "scans").glob("*.mask")), "--references", *sorted(scans.glob("*.reference")))
-        once(run / "scans-scores", "evaluate", *both)
-        once(run / "crops", *model, "--volumes", *tested(sides, out / "crops" / shown))
-        references = sorted((out / "crops" / shown).glob("*.reference"))
-        division = ("--split", sides / "split.json", "--split-name", "test")
-        crops = sorted((run / "crops").glob("*.mask"))
-        once(run / "crops-scores", "evaluate", "--masks", *crops, "--references", *references, *division)
+def measure(out: Path, name: str, left_out: str, *, seed: int, epochs: int) -> None:
+    """Train a variant, unless that is done; score its crops and the background that it was not shown."""
+    variant = VARIANTS[name]
+    shown = next(other for other in PLAIN_SCANS if other != left_out) if variant.shown else "none"
+    trained = trained_model(out, variant.like or name, shown, seed=seed, epochs=epochs)
+    run, sides, crops, scans = folder_of(out, name, left_out, seed), out / "sides" / shown, out / "crops", out / "scans"
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "trained.json").write_text(json.dumps({"model": str(trained.relative_to(out))}) + "\n")
+    model = ("--model", trained / "model.onnx", *variant.options)
+    once(run / "scans", "infer", *model, "--min-score", 0, "--volumes", *sorted((scans / left_out).glob("*.volume")))
+    references = sorted((scans / left_out).glob("*.reference"))
+    masks = sorted((run / "scans").glob("*.mask"))
+    once(run / "scans-scores", "evaluate", "--masks", *masks, "--references", *references)
+    once(run / "crops", "infer", *model, "--volumes", *tested(sides, crops / shown))
+    references = sorted((crops / shown).glob("*.reference"))
+    division = ("--split", sides / "split.json", "--split-name", "test")
+    masks = sorted((run / "crops").glob("*.mask"))
+    once(run / "crops-scores", "evaluate", "--masks", *masks, "--references", *references, *division)
+
+
+def trained_model(out: Path, name: str, shown: str, *, seed: int, epochs: int) -> Path:
+    """Return the folder of a variant's model, trained beside the background `shown`."""
+    recipe: Recipe = replace(find_recipe("laptop"), name=name, epochs=epochs, **VARIANTS[name].recipe)
+    recipes.RECIPES = MappingProxyType({**recipes.RECIPES, name: recipe})  # --recipe finds it by its name
+    sides, model = out / "sides" / shown, out / "models" / f"{name}-{seed}-beside-{shown}"
+    files = {side: sorted(sides.glob(f"{side}-*.slices")) for side in ("training", "validation")}
+    options = ("--recipe", name, "--seed", seed, "--validation", *files["validation"])
+    once(model, "train", "--training", *files["training"], *options)
+    return model
+
+
+def folder_of(out: Path, name: str, left_out: str, seed: int | str) -> Path:
+    """Return where the scores of a variant are; `*` as seed gives a pattern."""
+    return out / "runs" / f"{name}-{seed}" / f"left-out-{left_out}"
 
 
 def tested(sides: Path, crops: Path) -> list[Path]:
@@ -143,36 +182,37 @@ def table(out: Path) -> None:
     print(f"| {'--- | ' * (3 + len(COLUMNS))}".rstrip())
     for variant in VARIANTS:
         for left_out in PLAIN_SCANS:
-            folders = sorted((out / "runs").glob(f"{variant}-*/left-out-{left_out}"))
-            rows = [row(folder) for folder in folders if (folder / "crops-scores" / "metrics.json").exists()]
+            folders = sorted(out.glob(str(folder_of(out, variant, left_out, "[0-9]*").relative_to(out))))
+            rows = [row(out, folder) for folder in folders if (folder / "crops-scores" / "metrics.json").exists()]
             if rows:
                 cells = [summary([line[column] for line in rows]) for column in range(len(COLUMNS))]
                 print(f"| {variant} | {left_out} | {len(rows)} | {' | '.join(cells)} |")
 
 
-def row(folder: Path) -> list[float | None]:
+def row(out: Path, folder: Path) -> list[float | None]:
     """Return the figures of one training, in the order of `COLUMNS`."""
-    scans, crops, card, record = (
-        json.loads((folder / name).read_text())
-        for name in (
-            "scans-scores/metrics.json",
-            "crops-scores/metrics.json",
-            "model/model.json",
-            "model/train.run.json",
-        )
+    model = out / json.loads((folder / "trained.json").read_text())["model"]
+    files = (
+        folder / "scans-scores" / "metrics.json",
+        folder / "crops-scores" / "metrics.json",
+        model / "model.json",
+        model / "train.run.json",
+        next((folder / "scans").glob("infer*.run.json")),
     )
+    scans, crops, card, training, inference = (json.loads(path.read_text()) for path in files)
     points = [point for point in scans["froc"] if point["threshold"] >= card["min_score"]]
     return [
         scans["false_positives_per_scan_at"]["0.85"]["value"],
         scans["operating_points"]["mean"]["value"],
         points[-1]["false_positives_per_scan"] if points else 0.0,
         points[-1]["sensitivity"] if points else 0.0,
-        scans["nodules"]["sensitivity"]["3-6"],
+        *(scans["nodules"]["sensitivity"][size] for size in ("3-6", "6-10", "10-30")),
         scans["calibration"]["error"]["value"],
         crops["iou"]["pooled"]["value"],
         crops["nodules"]["sensitivity"]["all"],
         crops["nodules"]["sensitivity"]["3-6"],
-        record["seconds"] / 60,
+        training["seconds"] / 60,
+        inference["seconds"],
     ]
 
 
@@ -191,14 +231,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--variants", nargs="*", choices=VARIANTS, default=[], help="none: only print the table")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--left-out", choices=PLAIN_SCANS, nargs="+", default=list(PLAIN_SCANS))
     parser.add_argument("--epochs", type=int, default=12)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     if args.variants:
         prepare(args.data, args.out)
-    for seed in args.seeds:
-        for variant in args.variants:
-            measure(args.out, variant, seed, args.epochs)
+    for left_out, seed, name in itertools.product(args.left_out, args.seeds, args.variants):
+        measure(args.out, name, left_out, seed=seed, epochs=args.epochs)
     table(args.out)
 
 

@@ -25,7 +25,6 @@ from streamflow.core.deployment import ExecutionLocation, Shell
 from streamflow.core.scheduling import AvailableLocation
 from streamflow.deployment.connector.kubernetes import KubernetesBaseConnector, KubernetesConnector, KubernetesShell
 
-from slicestream.sites.cluster import resolved
 from slicestream.streamflow_plugin.faults import PodGoneError, SiteError, SiteUnreachableError
 from slicestream.streamflow_plugin.jobs import DetachedJobs
 from slicestream.streamflow_plugin.manifests import LABEL, of_run, read_manifests, workers
@@ -68,6 +67,8 @@ class SafeKubernetesConnector(SafeTransfers, DetachedJobs, KubernetesConnector):
             raise
 
     async def _deploy(self, external: bool) -> None:
+        from slicestream.sites.cluster import resolved  # its library takes 0.3 s, which runs without pods need not
+
         try:
             context, namespace = resolved(self.kubeContext or "", self.namespace or "", kubeconfig=self.kubeconfig)
             self.namespace: str = namespace

@@ -20,7 +20,6 @@ from streamflow.log_handler import logger
 
 from slicestream.errors import SliceStreamError
 from slicestream.sites.bindings import check_bindings
-from slicestream.sites.cluster import resolved
 from slicestream.sites.deployments import WORK_FOLDER, wrapped
 from slicestream.sites.runs import Place, abandoned_runs, start_run
 from slicestream.streamflow_plugin.repairs import OneLine, after_the_end
@@ -93,6 +92,8 @@ class RunManager(DefaultDeploymentManager):
         deployment: Any = self.remote[name]
         config, kind = deployment.get("config") or {}, deployment["type"]
         if kind == "kubernetes":
+            from slicestream.sites.cluster import resolved  # its library takes 0.3 s, which runs without pods need not
+
             # by name: the current context may be another one when this run is cleaned up
             context, namespace = resolved(
                 config.get("kubeContext") or "", config.get("namespace") or "", kubeconfig=config.get("kubeconfig")

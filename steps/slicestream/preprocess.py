@@ -171,6 +171,7 @@ class _Share:
                 hu=series.hu[chosen],
                 nodule=nodule[chosen].astype(np.uint8),
                 spacing_mm=series.geometry.spacing_mm,
+                numbers=tuple(chosen.tolist()),
             )
             self.stacks.append(stack)
             entry = {"patient": series_id.patient, "series": series_id.series, "training_slices": len(chosen)}
@@ -220,8 +221,13 @@ class _Share:
             self.record.add_output(reference, write_mask(reference, mask))
             entry["reference"] = reference.name
         if nodule is not None and len(chosen):
-            hu, drawn = series.hu[chosen], nodule[chosen].astype(np.uint8)
-            stack = SliceStack(id=series_id, hu=hu, nodule=drawn, spacing_mm=series.geometry.spacing_mm)
+            stack = SliceStack(
+                id=series_id,
+                hu=series.hu[chosen],
+                nodule=nodule[chosen].astype(np.uint8),
+                spacing_mm=series.geometry.spacing_mm,
+                numbers=tuple(chosen.tolist()),
+            )
             self.stacks.append(stack)
         self.entries.append(entry)
         return nodule is not None

@@ -22,6 +22,7 @@ from slicestream.volumes.record import RunRecord, recorded
 if TYPE_CHECKING:
     from slicestream.learning.cohort import Side
     from slicestream.learning.device import Device
+    from slicestream.learning.reduction import Reducer
     from slicestream.learning.training import Epoch, Outcome
 
 _PLOT_EVERY_SECONDS = 30.0
@@ -110,7 +111,29 @@ def _train(
             compiled=args.compile,
             on_epoch=_watcher(args.out, recipe),
         )
+        if recipe.reduction is not None:
+            outcome.reducer = _reducer(outcome, sides, recipe=recipe, seed=args.seed, device=device)
         return outcome, _write(args, recipe, device, outcome, sides)
+
+
+def _reducer(
+    outcome: Outcome, sides: tuple[Side, Side], *, recipe: Recipe, seed: int, device: Device
+) -> Reducer | None:
+    """Train the second network and tell of it. It takes minutes, so it has no checkpoint of its own."""
+    from slicestream.learning.reduction import train_reducer
+
+    threshold = outcome.scores.threshold
+    reducer = train_reducer(outcome.network, sides, recipe=recipe, threshold=threshold, seed=seed, device=device)
+    if reducer is None:
+        told = "has nothing to learn from: on the training side the first is nowhere wrong. Left out"
+    else:
+        found = reducer.validation
+        told = (
+            f"area under the curve {found['auc']:.3f} on the validation side's {found['hits']} hits and "
+            f"{found['misses']} false positives (the first alone {found['auc_first_stage']:.3f})"
+        )
+    print(f"train: second network: {told}", file=sys.stderr, flush=True)
+    return reducer
 
 
 def _recipe(args: argparse.Namespace) -> Recipe:
@@ -173,12 +196,13 @@ def _write(
     from slicestream.figures.curves import plot_history
     from slicestream.learning.model import ModelFacts, write_model
 
-    training, validation = sides
+    (training, validation), reducer = sides, outcome.reducer
     facts = ModelFacts(
         window=recipe.window,
         spacing_mm=training.spacing_mm,
         threshold=outcome.scores.threshold,
-        min_score=outcome.min_score,
+        min_score=outcome.min_score if reducer is None else reducer.min_score,
+        reach_mm=None if reducer is None else reducer.reach_mm,
     )
     card: dict[str, Any] = {
         "recipe": recipe.to_header(),
@@ -196,8 +220,11 @@ def _write(
         },
         "data": {"training": training.summary(), "validation": validation.summary()},
     }
+    if reducer is not None:
+        card["reduction"] = {"temperature": reducer.temperature, "validation": reducer.validation}
     card["versions"] = _versions()
-    hashes = write_model(args.out, outcome.network, facts=facts, card=card)
+    second = None if reducer is None else reducer.scorer()
+    hashes = write_model(args.out, outcome.network, facts=facts, card=card, second=second)
     plot_history(args.out / "history.csv", args.out / "curves.svg")
     for name in ("history.csv", "curves.svg"):
         hashes[name] = hashlib.sha256((args.out / name).read_bytes()).hexdigest()

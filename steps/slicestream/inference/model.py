@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from slicestream.errors import ModelError
 from slicestream.volumes import seal
+from slicestream.volumes.patches import PATCHES
 from slicestream.volumes.volume import Window
 
 FORMAT = "1"
@@ -32,6 +33,7 @@ class Model:
     window : HU shown to the network as 0 to 1
     threshold : probability from which a voxel counts as nodule, chosen on the validation side
     min_score : score from which a candidate is kept, chosen there too; 0 where the model says none
+    reach_mm : how far along the slices its second network looks, which scores candidates anew; None where it has none
     content_hash : what masks made with it are bound to
     """
 
@@ -39,18 +41,33 @@ class Model:
     window: Window
     threshold: float
     min_score: float
+    reach_mm: float | None
     content_hash: str
     session: Any = field(repr=False)
 
     def probability(self, image_B1HW: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return probabilities (B, 1, H, W) of windowed images; H and W are multiples of 16. Raises ModelError."""
+        ports = {"image": image_B1HW}
+        if self.reach_mm is not None:
+            ports["patches"] = np.zeros((0, *PATCHES), np.float32)  # one graph, two networks: none for the other
+        return self._run("probability", ports, image_B1HW.shape)
+
+    def score(self, patches_NSKDHW: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return what the second network says of windowed patches, (N,). Raises ModelError."""
+        ports = {"image": np.zeros((0, 1, MULTIPLE, MULTIPLE), np.float32), "patches": patches_NSKDHW}
+        return self._run("score", ports, patches_NSKDHW.shape[:1])
+
+    def _run(
+        self, output: str, ports: Mapping[str, NDArray[np.float32]], shape: tuple[int, ...]
+    ) -> NDArray[np.float32]:
         try:
-            answer = np.asarray(self.session.run(["probability"], {"image": image_B1HW})[0], np.float32)
-            if answer.shape != image_B1HW.shape or not np.isfinite(answer).all():
+            answer = np.asarray(self.session.run([output], ports)[0], np.float32)
+            if answer.shape != shape or not np.isfinite(answer).all():
                 raise ValueError(f"answer of shape {answer.shape}, finite: {bool(np.isfinite(answer).all())}")
         except Exception as error:  # the engine's own exception types share no base
+            given = " and ".join(f"{name} of shape {array.shape}" for name, array in ports.items() if array.size)
             raise ModelError(
-                f"model {self.architecture}: fails on images of shape {image_B1HW.shape} ({_first_line(error)}). "
+                f"model {self.architecture}: fails on {given} ({_first_line(error)}). "
                 "Lower --batch-size if memory is short, else train the model again."
             ) from error
         return answer
@@ -78,8 +95,8 @@ def load_model(path: Path, *, threads: int) -> Model:
         raise ModelError(
             f"{path}: the engine cannot load it ({_first_line(error)}). Fetch or train it again."
         ) from error
-    _check_ports(path, session)
     metadata = session.get_modelmeta().custom_metadata_map
+    _check_ports(path, session, reduces="reach_mm" in metadata)
     try:
         return Model(content_hash=sealed, session=session, **_settings(metadata))
     except (KeyError, TypeError, ValueError) as error:
@@ -98,29 +115,40 @@ def _settings(metadata: Mapping[str, str]) -> dict[str, Any]:
     min_score = float(json.loads(metadata.get("min_score", "0")))
     if not 0 <= min_score < 1:
         raise ValueError(f"min_score {min_score}")
+    reach_mm = json.loads(metadata.get("reach_mm", "null"))
+    if reach_mm is not None and not 0 <= float(reach_mm) < math.inf:
+        raise ValueError(f"reach_mm {reach_mm}")
     window = Window(low_hu=float(metadata["window_low_hu"]), high_hu=float(metadata["window_high_hu"]))
     return {
         "architecture": metadata["architecture"],
         "window": window,
         "threshold": threshold,
         "min_score": min_score,
+        "reach_mm": None if reach_mm is None else float(reach_mm),
     }
 
 
-def _check_ports(path: Path, session: Any) -> None:
-    for role, name, ports in (
-        ("input", "image", session.get_inputs()),
-        ("output", "probability", session.get_outputs()),
+def _check_ports(path: Path, session: Any, *, reduces: bool) -> None:
+    """Raise ModelError unless the ports are those of a segmentation network and, where one `reduces`, of the second."""
+    wanted: tuple[dict[str, tuple[int | None, ...]], dict[str, tuple[int | None, ...]]]
+    wanted = {"image": (None, 1, None, None)}, {"probability": (None, 1, None, None)}
+    if reduces:
+        wanted = {**wanted[0], "patches": (None, *PATCHES)}, {**wanted[1], "score": (None,)}
+    for role, fits, ports in zip(
+        ("input", "output"), wanted, (session.get_inputs(), session.get_outputs()), strict=True
     ):
-        found = [(port.name, port.type, port.shape) for port in ports]
-        fits = len(found) == 1 and found[0][:2] == (name, "tensor(float)") and len(found[0][2]) == 4
-        # all but the channel may vary
-        if not fits or found[0][2][1] != 1 or any(isinstance(found[0][2][axis], int) for axis in (0, 2, 3)):
-            listed = ", ".join(f"{n} {t} {s}" for n, t, s in found)
+        found = {port.name: tuple(n if isinstance(n, int) else None for n in port.shape) for port in ports}
+        if found != fits or any(port.type != "tensor(float)" for port in ports):
+            listed = ", ".join(f"{port.name} {port.type} {port.shape}" for port in ports)
+            needed = ", ".join(f"'{name}' tensor(float) {_shape(shape)}" for name, shape in fits.items())
             raise ModelError(
-                f"{path}: {role} is {listed}; need '{name}' tensor(float) (B, 1, H, W) with B, H and W free. "
+                f"{path}: {role} is {listed}; need {needed}. "
                 "This network is of another architecture: give a model.onnx of `slicestream train`."
             )
+
+
+def _shape(shape: tuple[int | None, ...]) -> str:
+    return f"({', '.join('any' if n is None else str(n) for n in shape)})"
 
 
 def _first_line(error: Exception) -> str:

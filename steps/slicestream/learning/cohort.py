@@ -17,9 +17,14 @@ from slicestream.volumes.slices import SliceStack, read_slices
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Side:
-    """The slices of one side, and what may be told of them. `hashes` are the shards' content hashes by file name."""
+    """The slices of one side, and what may be told of them.
+
+    `stacks` are the same pixels by series, in the order of `slices`. `hashes` are the shards' content hashes by file
+    name.
+    """
 
     slices: SliceSet
+    stacks: tuple[SliceStack, ...]
     hashes: dict[str, str]
     patients: frozenset[str]
     annotated: int
@@ -49,8 +54,10 @@ def read_side(paths: Sequence[Path], *, side: str, multiple: int, scan_patch: in
     stacks = [stack for stack in stacks if len(stack.hu)]
     _check(stacks, side=side, multiple=multiple)
     spacing = [stack.spacing_mm for stack in stacks for _ in range(len(stack.hu))]
+    slices = SliceSet.from_stacks(stacks)
     return Side(
-        slices=SliceSet.from_stacks(stacks),
+        slices=slices,
+        stacks=tuple(slices.views(stacks)),
         hashes=hashes,
         patients=frozenset(stack.id.patient for stack in stacks),
         annotated=sum(int(stack.nodule.any(axis=(1, 2)).sum()) for stack in stacks),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -62,6 +62,14 @@ class SliceSet:
             nodule_count=torch.from_numpy(count.astype(np.int64)),
             pixel_mm=torch.tensor([s.spacing_mm[1] for s in stacks for _ in range(len(s.hu))], dtype=torch.float32),
         )
+
+    def views(self, stacks: Sequence[SliceStack]) -> Iterator[SliceStack]:
+        """Yield `stacks`, which this set was made of, with its pixels for theirs: so they are in memory once."""
+        begin = 0
+        for stack in stacks:
+            here = slice(begin, begin := begin + stack.hu.size)
+            hu, nodule = (flat[here].numpy().reshape(stack.hu.shape) for flat in (self.hu, self.nodule))
+            yield replace(stack, hu=hu, nodule=nodule)
 
     def __len__(self) -> int:
         return len(self.first)

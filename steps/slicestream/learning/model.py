@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import onnx.compose
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from slicestream import RESEARCH_ONLY, __version__
 from slicestream.learning.networks import UNet, architecture_name
 from slicestream.volumes.files import atomic_path, write_text
+from slicestream.volumes.patches import PATCHES
 from slicestream.volumes.seal import KEY, UNSEALED, seal, verify
 from slicestream.volumes.volume import Window
 
@@ -28,12 +30,21 @@ LABELS = ("background", "lung nodule")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelFacts:
-    """What a user of the model must know: window, spacing it was trained at (row, column), threshold, least score."""
+    """What a user of the model must know: window, spacing it was trained at (row, column), threshold, least score.
+
+    `reach_mm`: how far along the slices its second network looks; None where it has none.
+    """
 
     window: Window
     spacing_mm: tuple[float, float]
     threshold: float
     min_score: float = 0.0
+    reach_mm: float | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """Return what is chosen by training, by name."""
+        settings = {"threshold": self.threshold, "min_score": self.min_score}
+        return settings if self.reach_mm is None else {**settings, "reach_mm": self.reach_mm}
 
 
 class _WithSigmoid(nn.Module):
@@ -46,12 +57,17 @@ class _WithSigmoid(nn.Module):
         return torch.sigmoid(self.network(image_B1HW))
 
 
-def write_model(out: Path, network: UNet, *, facts: ModelFacts, card: Mapping[str, Any]) -> dict[str, str]:
-    """Write model.onnx, weights.safetensors and model.json; return the content hash of each. Raises OutputError."""
+def write_model(
+    out: Path, network: UNet, *, facts: ModelFacts, card: Mapping[str, Any], second: nn.Module | None = None
+) -> dict[str, str]:
+    """Write model.onnx, weights.safetensors and model.json; return the content hash of each. Raises OutputError.
+
+    `second` takes patches to scores: it goes into the same file. The weights beside it are of `network` alone.
+    """
     network = _plain(network)
     onnx_path, weights_path, card_path = out / "model.onnx", out / "weights.safetensors", out / "model.json"
     with atomic_path(onnx_path) as partial:
-        partial.write_bytes(seal(_onnx_bytes(network, facts)))
+        partial.write_bytes(seal(_onnx_bytes(network, facts, second)))
     weights = save({name: tensor.contiguous() for name, tensor in sorted(network.state_dict().items())})
     with atomic_path(weights_path) as partial:
         partial.write_bytes(weights)
@@ -76,16 +92,21 @@ def _facts_json(network: UNet, facts: ModelFacts) -> dict[str, Any]:
         "window": {"low_hu": facts.window.low_hu, "high_hu": facts.window.high_hu},
         "spacing_mm": list(facts.spacing_mm),
         "labels": list(LABELS),
-        "threshold": facts.threshold,
-        "min_score": facts.min_score,
+        **facts.settings(),
         "version": __version__,
         "notice": RESEARCH_ONLY,
     }
 
 
-def _onnx_bytes(network: UNet, facts: ModelFacts) -> bytes:
-    """Return an unsealed model: input "image" (B, 1, H, W), output "probability"; B, H and W are free."""
+def _onnx_bytes(network: UNet, facts: ModelFacts, second: nn.Module | None) -> bytes:
+    """Return an unsealed model: input "image" (B, 1, H, W), output "probability"; B, H and W are free.
+
+    With a `second` network, "patches" (N, S, K, D, H, W) and "score" (N,) beside them, in one graph of two parts.
+    """
     model = _exported(network)
+    if second is not None:
+        parted = onnx.compose.add_prefix(_exported_second(second), "second_", rename_inputs=False, rename_outputs=False)
+        model = onnx.compose.merge_models(model, parted, io_map=[])
     _strip(model)
     metadata = {
         "slicestream_format": FORMAT,
@@ -94,8 +115,7 @@ def _onnx_bytes(network: UNet, facts: ModelFacts) -> bytes:
         "window_high_hu": repr(float(facts.window.high_hu)),
         "labels": json.dumps(LABELS),
         "spacing_mm": json.dumps(facts.spacing_mm),
-        "threshold": json.dumps(facts.threshold),
-        "min_score": json.dumps(facts.min_score),
+        **{name: json.dumps(value) for name, value in facts.settings().items()},
         "version": __version__,
         "notice": RESEARCH_ONLY,
         KEY: UNSEALED,
@@ -110,16 +130,26 @@ def _exported(network: UNet) -> onnx.ModelProto:
     side = 2 * network.multiple
     example = torch.zeros((2, 1, side, side + network.multiple))
     rows, columns = (network.multiple * torch.export.Dim(f"{axis}_blocks") for axis in ("row", "column"))
+    free = {0: torch.export.Dim("batch"), 2: rows, 3: columns}
+    return _export(_WithSigmoid(network), example, ports=("image", "probability"), free=free)
+
+
+def _exported_second(network: nn.Module) -> onnx.ModelProto:
+    free = {0: torch.export.Dim("candidates")}
+    return _export(network.cpu(), torch.zeros((2, *PATCHES)), ports=("patches", "score"), free=free)
+
+
+def _export(network: nn.Module, example: Tensor, *, ports: tuple[str, str], free: Mapping[int, Any]) -> onnx.ModelProto:
     with warnings.catch_warnings(action="ignore"):  # the exporter's own deprecations, which no user can mend
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
-            _WithSigmoid(network).eval(),
+            network.eval(),
             (example,),
             dynamo=True,
             verbose=False,
-            input_names=["image"],
-            output_names=["probability"],
-            dynamic_shapes={"image_B1HW": {0: torch.export.Dim("batch"), 2: rows, 3: columns}},
+            input_names=[ports[0]],
+            output_names=[ports[1]],
+            dynamic_shapes=(dict(free),),
         )
     assert program is not None
     return program.model_proto
@@ -130,8 +160,10 @@ def _strip(model: onnx.ModelProto) -> None:
     graph = model.graph
     model.doc_string = graph.doc_string = ""
     graph.name = "slicestream"
+    free = {"image": {0: "batch", 2: "rows", 3: "columns"}, "patches": {0: "candidates"}}
+    free |= {"probability": free["image"], "score": free["patches"]}
     for value in (*graph.input, *graph.output):
-        for axis, name in zip((0, 2, 3), ("batch", "rows", "columns"), strict=True):
+        for axis, name in free[value.name].items():
             value.type.tensor_type.shape.dim[axis].dim_param = name
     del graph.value_info[:]
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer, *model.functions):

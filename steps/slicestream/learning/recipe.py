@@ -63,6 +63,27 @@ class ScanShares:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Reduction:
+    """How the network is trained that looks again at the candidates.
+
+    Attributes
+    ----------
+    widths : channels of the three convolutions of each of its two paths
+    batches, batch_size : half of each batch are nodules
+    pasted : share of the nodules that are shown in clear lung of a scan, where the training side has any
+    anywhere : share of the others that lie anywhere in the lungs of a scan, not where the first stage is wrong
+    """
+
+    widths: tuple[int, int, int] = (16, 32, 48)
+    batches: int = 600
+    batch_size: int = 32
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.01
+    pasted: float = 0.5
+    anywhere: float = 0.25
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
     """One way of training a U-Net.
 
@@ -77,6 +98,7 @@ class Recipe:
     kept : share of the validation side's nodules found whose score the model asks of every candidate, 0 to 1; None: it
         asks for none
     patience : epochs without a better validation IoU after which training stops
+    reduction : of false positives, by a second network; None: the first one's scores stay
     """
 
     name: str
@@ -95,6 +117,7 @@ class Recipe:
     augmentation: Augmentation = field(default_factory=Augmentation)
     scans: ScanShares = field(default_factory=ScanShares)
     kept: float | None = None
+    reduction: Reduction | None = None
 
     def __post_init__(self) -> None:
         if len(self.widths) < 2 or min(self.widths) < 1:

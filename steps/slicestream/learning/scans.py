@@ -70,6 +70,11 @@ class Scans:
     places: Places
     donors: Donors
 
+    @property
+    def can_paste(self) -> bool:
+        """Whether there is a nodule to paste, and a place for it."""
+        return len(self.places.clear) > 0 and len(self.donors) > 0
+
 
 def find_scans(stacks: Sequence[SliceStack], *, patch: int) -> Scans | None:
     """Return what the slices of `stacks` offer, in their order; None where none is a whole scan's.
@@ -196,7 +201,7 @@ def _middles(wrong: NDArray[np.bool_], lung: Tensor, index: int) -> list[tuple[i
 def draw_crops(scans: Scans, wrong: Tensor, *, count: int, shares: ScanShares, generator: torch.Generator) -> Pasting:
     """Return what `count` crops of scans are laid around: places to paste at, `wrong` ones (N, 3), any in the lungs."""
     clear, donors = scans.places.clear, scans.donors
-    pasted = round(count * shares.pasted) if len(clear) and len(donors) else 0
+    pasted = round(count * shares.pasted) if scans.can_paste else 0
     revisited = round(count * shares.revisited) if len(wrong) else 0
 
     def some(n: int, of: int) -> Tensor:

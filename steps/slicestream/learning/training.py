@@ -20,6 +20,7 @@ from slicestream.learning.device import Device
 from slicestream.learning.losses import dice_and_bce
 from slicestream.learning.networks import UNet, build_unet
 from slicestream.learning.recipe import Recipe
+from slicestream.learning.reduction import Reducer
 from slicestream.learning.scans import Scans, draw_crops, suspects
 from slicestream.learning.validation import Scores, measure, score_that_keeps
 
@@ -50,7 +51,8 @@ class Epoch:
 class Outcome:
     """What training gave: the best weights, every epoch, scores at the threshold chosen on the validation side.
 
-    `min_score` is what the model asks of a candidate, chosen there too.
+    `min_score` is what the model asks of a candidate, chosen there too. `reducer`, where the recipe asks for one, is
+    the second network, which scores candidates anew and brings a least score of its own.
     """
 
     network: UNet
@@ -58,6 +60,7 @@ class Outcome:
     best_epoch: int
     scores: Scores
     min_score: float = 0.0
+    reducer: Reducer | None = None
 
 
 @dataclass(kw_only=True, slots=True)

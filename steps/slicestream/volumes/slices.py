@@ -23,22 +23,33 @@ class SliceStack:
     hu : int16, (slice, row, column)
     nodule : uint8, same shape, 1 = nodule
     spacing_mm : of the volume, along slice, row, column
+    numbers : which of the volume's slices, from 0; none: neighbours, as in files of versions that did not say
     """
 
     id: SeriesId
     hu: NDArray[np.int16]
     nodule: NDArray[np.uint8]
     spacing_mm: tuple[float, float, float]
+    numbers: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.hu.shape != self.nodule.shape or self.hu.ndim != 3:
             raise ValueError(f"images {self.hu.shape} and masks {self.nodule.shape} differ")
+        if self.numbers and (len(self.numbers) != len(self.hu) or min(np.diff(self.numbers), default=1) < 1):
+            raise ValueError(f"slice numbers {self.numbers[:5]}… do not fit {len(self.hu)} images, or do not ascend")
+
+    @property
+    def slices_mm(self) -> NDArray[np.float64]:
+        """Return where each slice lies along the slice axis, from the volume's first."""
+        return np.asarray(self.numbers or np.arange(len(self.hu)), np.float64) * self.spacing_mm[0]
 
 
 def write_slices(path: Path, stacks: Iterable[SliceStack]) -> str:
     """Write a `.slices` file, stacks in order of their pseudonyms; return its content hash. Raises OutputError."""
     ordered = sorted(stacks, key=lambda stack: str(stack.id))
-    header = {"stacks": [{**id_header(s.id), "spacing_mm": list(s.spacing_mm)} for s in ordered]}
+    header = {
+        "stacks": [{**id_header(s.id), "spacing_mm": list(s.spacing_mm), "numbers": list(s.numbers)} for s in ordered]
+    }
     arrays = {f"{s.id}-hu": s.hu for s in ordered} | {f"{s.id}-nodule": s.nodule for s in ordered}
     return write_artefact(path, "slices", header, arrays)
 
@@ -57,6 +68,7 @@ def read_slices(path: Path) -> list[SliceStack]:
                     hu=artefact.arrays[f"{series}-hu"],
                     nodule=artefact.arrays[f"{series}-nodule"],
                     spacing_mm=(z, y, x),
+                    numbers=tuple(int(number) for number in entry.get("numbers", ())),
                 )
             )
     except (KeyError, TypeError, ValueError) as error:

@@ -1,0 +1,159 @@
+"""Patches of candidates to learn from: turned, shifted and scaled, shown with as few slices as nodules come with.
+
+S scale, K kind (HU, known or not), D plane, H row, W column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from slicestream.learning.examples import Examples
+from slicestream.learning.recipe import Augmentation, Reduction
+from slicestream.learning.scans import Scans
+from slicestream.volumes.patches import Slab
+from slicestream.volumes.slices import SliceStack
+
+SHIFT_MM = (1.0, 3.0, 3.0)  # up to this along slice, row, column: a candidate's middle is not the nodule's
+_RIM = ((3, 5, 5), (1, 3, 3))  # voxels at each scale: a pasted nodule takes so much around it along
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class View:
+    """How a place is looked at: slices further than `reach_mm` are hidden; things look `zoom` times as large."""
+
+    reach_mm: float
+    shift_mm: NDArray[np.float64]
+    zoom: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PatchSet:
+    """The stacks of a side, to cut patches from.
+
+    Attributes
+    ----------
+    images, masks : of each stack
+    first : int64 (stack,), the number of each stack's first slice among the side's
+    reaches_mm : what each stack with a nodule shows to either side of its middle
+    """
+
+    images: tuple[Slab, ...]
+    masks: tuple[Slab, ...]
+    first: NDArray[np.int64]
+    reaches_mm: NDArray[np.float64]
+
+    @classmethod
+    def from_stacks(cls, stacks: Sequence[SliceStack]) -> Self:
+        """Take stacks in their order."""
+
+        def slab(stack: SliceStack, values: NDArray[Any]) -> Slab:
+            return Slab(values=values, slices_mm=stack.slices_mm, spacing_mm=stack.spacing_mm)
+
+        return cls(
+            images=tuple(slab(stack, stack.hu) for stack in stacks),
+            masks=tuple(slab(stack, stack.nodule) for stack in stacks),
+            first=np.cumsum([0, *(len(stack.hu) for stack in stacks[:-1])]),
+            reaches_mm=np.array([len(s.hu) * s.spacing_mm[0] / 2 for s in stacks if s.nodule.any()]),
+        )
+
+    def locate(self, pixel: Sequence[float]) -> tuple[int, NDArray[np.float64]]:
+        """Return a pixel's stack and index there; given are its slice among the side's, row and column."""
+        stack = int(np.searchsorted(self.first, pixel[0], side="right")) - 1
+        return stack, np.array([pixel[0] - self.first[stack], pixel[1], pixel[2]], np.float64)
+
+    def cut(self, stack: int, place: NDArray[np.float64], view: View) -> NDArray[np.float32]:
+        """Return (S, K, D, H, W) around a fractional index of a stack."""
+        return _cut(self.images[stack], place, view)
+
+    def cut_mask(self, stack: int, place: NDArray[np.float64], view: View) -> NDArray[np.float32]:
+        """Return the share of each voxel that is nodule, (S, D, H, W)."""
+        return _cut(self.masks[stack], place, view)[:, 0]
+
+    def view(self, numbers: np.random.Generator, zoom: float) -> View:
+        """Return a view by chance, of as many mm of slices as some nodule comes with."""
+        return View(
+            reach_mm=float(numbers.choice(self.reaches_mm)),
+            shift_mm=numbers.uniform(-1, 1, 3) * SHIFT_MM,
+            zoom=float(np.exp(numbers.uniform(-1, 1) * np.log(zoom))),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PatchSampler:
+    """Draws what is learnt from: candidates of `patches`, and of `scans` more, where there are some."""
+
+    patches: PatchSet
+    known: Examples
+    scans: Scans | None
+    shares: Reduction
+    augmentation: Augmentation
+
+    def draw(self, count: int, numbers: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return patches (B, S, K, D, H, W) in HU, every second of a nodule, and which are: 1 or 0 (B,)."""
+        drawn = [self._one(bool(number % 2), numbers) for number in range(count)]
+        return np.stack(drawn), (np.arange(count) % 2).astype(np.float32)
+
+    def _one(self, nodule: bool, numbers: np.random.Generator) -> NDArray[np.float32]:
+        view = self.patches.view(numbers, self.augmentation.zoom)
+        chance, scans = numbers.random(), self.scans
+        if nodule and scans is not None and scans.can_paste and chance < self.shares.pasted:
+            patch = _pasted(self.patches, scans, view, numbers)
+        elif not nodule and scans is not None and chance < self.shares.anywhere:
+            patch = self.patches.cut(*self.patches.locate(_one_of(scans.places.lung, numbers)), view)
+        else:
+            example = numbers.choice(np.flatnonzero(self.known.nodule == nodule))
+            patch = self.patches.cut(int(self.known.stack[example]), self.known.place[example], view)
+        return _jittered(_turned(patch, numbers), self.augmentation, numbers)
+
+
+def _one_of(places: Tensor, numbers: np.random.Generator) -> list[float]:
+    return [float(n) for n in places[numbers.integers(len(places))]]
+
+
+def _pasted(patches: PatchSet, scans: Scans, view: View, numbers: np.random.Generator) -> NDArray[np.float32]:
+    """Return a patch of clear lung of a scan with another patient's nodule in it, its contrast to the lung kept."""
+    patch = patches.cut(*patches.locate(_one_of(scans.places.clear, numbers)), view)
+    donors, donor = scans.donors, int(numbers.integers(len(scans.donors)))
+    stack, place = patches.locate([float(donors.index[donor]), *(float(n) for n in donors.centre[donor])])
+    nodule, mask = patches.cut(stack, place, view), patches.cut_mask(stack, place, view)
+    patch[:, 1] *= nodule[:, 1]
+    weights = np.stack([_feathered(share, rim) for share, rim in zip(mask, _RIM, strict=True)]) * patch[:, 1]
+    local = float((weights[0] * patch[0, 0]).sum() / max(weights[0].sum(), 1e-3))
+    patch[:, 0] += weights * (nodule[:, 0] + local - float(donors.around_hu[donor]) - patch[:, 0])
+    return patch
+
+
+def _feathered(share: NDArray[np.float32], rim: tuple[int, int, int]) -> NDArray[np.float32]:
+    """Return 1 in the nodule and around it, falling to 0 over as much again."""
+    around = tuple(n // 2 for n in rim)
+    wide = functional.max_pool3d((torch.from_numpy(share) > 0.3).float()[None], rim, 1, around)
+    return functional.avg_pool3d(wide, rim, 1, around)[0].numpy()
+
+
+def _turned(patch: NDArray[np.float32], numbers: np.random.Generator) -> NDArray[np.float32]:
+    quarters, flipped, upside = (int(n) for n in numbers.integers((4, 2, 2)))
+    patch = np.rot90(patch, quarters, axes=(-2, -1))
+    patch = patch[..., ::-1] if flipped else patch
+    return patch[..., ::-1, :, :] if upside else patch
+
+
+def _jittered(
+    patch: NDArray[np.float32], augmentation: Augmentation, numbers: np.random.Generator
+) -> NDArray[np.float32]:
+    """Return the patch with brightness, contrast about -500 HU and noise changed, as crops are for the first stage."""
+    gain, shift = numbers.uniform(-1, 1, 2) * (augmentation.gain, augmentation.shift_hu)
+    noise = numbers.standard_normal(patch[:, 0].shape, np.float32) * augmentation.noise_hu * numbers.random()
+    changed = (patch[:, 0] + 500) * (1 + gain) - 500 + shift + noise
+    return np.stack((changed, patch[:, 1]), axis=1).astype(np.float32)
+
+
+def _cut(slab: Slab, place: NDArray[np.float64], view: View) -> NDArray[np.float32]:
+    return slab.cut_scales(slab.place_mm(place) + view.shift_mm, reach_mm=view.reach_mm, zoom=view.zoom)

@@ -1,0 +1,166 @@
+"""The second network: what it learns from, that it tells balls from rods, and how its scores are calibrated."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from slicestream.learning.cohort import Side, read_side
+from slicestream.learning.device import choose_device
+from slicestream.learning.examples import Examples, find_examples
+from slicestream.learning.patch_set import PatchSampler, PatchSet, View
+from slicestream.learning.recipe import Augmentation, Recipe, Reduction
+from slicestream.learning.reduction import Reducer, area_under_curve, fit_temperature, train_reducer
+from slicestream.volumes.slices import SliceStack, write_slices
+from slicestream.volumes.volume import SeriesId, Window
+
+LUNG_HU, TISSUE_HU = -800, 0
+DEVICE = choose_device("cpu", threads=1)
+RECIPE = Recipe(
+    name="test", widths=(2, 2), epochs=1, patch_px=None, batch_size=1, learning_rate=1, weight_decay=0, warmup=0,
+    average=0, patience=1, window=Window(low_hu=-1000, high_hu=0), kept=0.9,
+    augmentation=Augmentation(zoom=1.1, shift_hu=20, gain=0.05, noise_hu=20),
+    reduction=Reduction(widths=(4, 8, 8), batches=40, batch_size=16, learning_rate=1e-2),
+)  # fmt: skip
+
+
+class _Bright(nn.Module):
+    """A first stage that takes all tissue for nodules."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        return 40 * (image - 0.6)
+
+
+def stack(patient: int, *, slices: int = 4, rods: bool = True) -> SliceStack:
+    """Slices of 64 × 64 pixels of 1 mm, 2 mm apart: balls of 5 mm that readers drew, and rods across the slices."""
+    generator = np.random.default_rng(patient)
+    hu = generator.normal(LUNG_HU, 20, (slices, 64, 64))
+    nodule = np.zeros(hu.shape, np.uint8)
+    k, row, column = np.indices(hu.shape)
+    for middle in ((16, 16), (48, 40)):
+        ball = (2 * (k - slices / 2 + 0.5)) ** 2 + (row - middle[0]) ** 2 + (column - middle[1]) ** 2 <= 5**2
+        hu[ball], nodule[ball] = TISSUE_HU, 1
+    if rods:
+        hu[:, 30:33, 2:30] = TISSUE_HU
+        hu[:, 2:30, 55:58] = TISSUE_HU
+    series = SeriesId(patient=f"{patient:016x}", series=f"{patient + 1000:016x}")
+    return SliceStack(id=series, hu=hu.astype(np.int16), nodule=nodule, spacing_mm=(2.0, 1.0, 1.0))
+
+
+def side(folder: Path, *stacks: SliceStack) -> Side:
+    path = folder / f"{stacks[0].id}.slices"
+    write_slices(path, stacks)
+    return read_side([path], side="training", multiple=2)
+
+
+@pytest.fixture(scope="module")
+def sides(tmp_path_factory: pytest.TempPathFactory) -> tuple[Side, Side]:
+    folder = tmp_path_factory.mktemp("sides")
+    return side(folder, *(stack(n) for n in range(6))), side(folder, *(stack(n) for n in range(6, 10)))
+
+
+def reduced(sides: tuple[Side, Side]) -> Reducer:
+    reducer = train_reducer(_Bright(), sides, recipe=RECIPE, threshold=0.5, seed=1, device=DEVICE)
+    assert reducer is not None
+    return reducer
+
+
+@pytest.fixture(scope="module")
+def reducer(sides: tuple[Side, Side]) -> Reducer:
+    return reduced(sides)
+
+
+def found(given: Side, threshold: float = 0.5) -> Examples:
+    return find_examples(_Bright(), given, recipe=RECIPE, device=DEVICE, threshold=threshold, flips=False)
+
+
+def test_examples_are_hits_and_what_lies_off_all_nodules(sides: tuple[Side, Side]) -> None:
+    examples = found(sides[0])
+    assert np.bincount(examples.stack).tolist() == [4] * 6
+    assert np.bincount(examples.stack, weights=examples.nodule).tolist() == [2] * 6
+    first = examples.place[(examples.stack == 0) & examples.nodule]
+    assert sorted(map(tuple, first.round(2).tolist())) == [(1.5, 16.0, 16.0), (1.5, 48.0, 40.0)]
+    assert (examples.score > 0.9).all()
+
+
+def test_missed_nodule_is_learnt_and_what_only_touches_one_is_not(tmp_path: Path) -> None:
+    faint = stack(1, rods=False)
+    ball = np.flatnonzero(faint.nodule)
+    faint.hu.flat[ball] = LUNG_HU  # nothing to be seen
+    faint.hu[:, 16, 20:60] = TISSUE_HU  # a line into the first ball: less than a tenth of both together
+    examples = found(side(tmp_path, faint))
+    assert examples.nodule.all()
+    assert examples.score.tolist() == [0.0, 0.0]
+
+
+def test_slices_with_a_gap_between_are_looked_at_apart(tmp_path: Path) -> None:
+    whole = stack(1, slices=4, rods=False)
+    apart = dataclasses.replace(whole, numbers=(0, 1, 7, 8))
+    assert len(found(side(tmp_path, whole))) == 2
+    assert len(found(side(tmp_path, apart))) == 4
+
+
+def test_balls_are_told_from_rods_of_other_patients(reducer: Reducer) -> None:
+    validation = reducer.validation
+    assert (validation["hits"], validation["misses"]) == (8, 8)
+    assert validation["auc_first_stage"] < 0.9
+    assert validation["auc"] > 0.95
+    assert 0 < reducer.min_score < 1
+    assert reducer.reach_mm == 4.0  # four slices, 2 mm apart
+
+
+def test_one_seed_gives_one_network(sides: tuple[Side, Side], reducer: Reducer) -> None:
+    again = reduced(sides)
+    for name, tensor in reducer.network.state_dict().items():
+        assert torch.equal(tensor, again.network.state_dict()[name]), name
+    assert again.temperature == reducer.temperature
+
+
+def test_first_stage_that_is_nowhere_wrong_leaves_nothing_to_learn(tmp_path: Path) -> None:
+    clean = side(tmp_path, stack(1, rods=False))
+    assert train_reducer(_Bright(), (clean, clean), recipe=RECIPE, threshold=0.5, seed=1, device=DEVICE) is None
+
+
+def test_patches_are_seen_with_as_few_slices_as_nodules_come_with(sides: tuple[Side, Side]) -> None:
+    patches = PatchSet.from_stacks((*sides[0].stacks[:1], stack(9, slices=30)))
+    wide = patches.cut(1, np.array([15.0, 32.0, 32.0]), View(reach_mm=np.inf, shift_mm=np.zeros(3)))
+    thin = patches.cut(1, np.array([15.0, 32.0, 32.0]), View(reach_mm=2.0, shift_mm=np.zeros(3)))
+    assert wide[0, 1].all()
+    assert 0.3 < thin[0, 1].mean() < 0.9
+    assert set(patches.reaches_mm) == {4.0, 30.0}
+
+
+def test_every_second_patch_is_of_a_nodule(sides: tuple[Side, Side]) -> None:
+    assert RECIPE.reduction is not None
+    sampler = PatchSampler(
+        patches=PatchSet.from_stacks(sides[0].stacks), known=found(sides[0]), scans=None, shares=RECIPE.reduction,
+        augmentation=Augmentation(),
+    )  # fmt: skip
+    drawn, nodule = sampler.draw(20, np.random.default_rng(0))
+    assert nodule.tolist() == [0, 1] * 10
+    # a rod of 28 mm fills the lines of the patch, a ball of 10 mm its middle
+    bright = ((drawn[:, 0, 0] > -400) & (drawn[:, 0, 1] > 0)).any(axis=1)
+    longest = np.maximum(bright.any(axis=1).sum(axis=1), bright.any(axis=2).sum(axis=1))
+    assert (longest[nodule == 0] > 12).all()
+    assert (longest[nodule == 1] <= 20).all()
+
+
+@pytest.mark.parametrize(("true", "fitted"), [(2.0, 2.0), (5.0, 5.0), (0.5, 1.0)])
+def test_temperature_is_that_of_the_data_and_makes_nothing_surer(true: float, fitted: float) -> None:
+    generator = np.random.default_rng(0)
+    logits = generator.normal(0, 3, 20000)
+    nodule = generator.random(20000) < 1 / (1 + np.exp(-logits / true))
+    assert fit_temperature(logits, nodule) == pytest.approx(fitted, rel=0.08)
+    assert fit_temperature(logits, np.ones(20000, np.bool_)) == 1.0
+
+
+def test_area_under_the_curve_counts_pairs_in_order() -> None:
+    nodule = np.array([True, True, False, False])
+    assert area_under_curve(np.array([0.9, 0.8, 0.2, 0.1]), nodule) == 1.0
+    assert area_under_curve(np.array([0.9, 0.1, 0.5, 0.5]), nodule) == 0.5
+    assert area_under_curve(np.array([0.5, 0.5, 0.5, 0.5]), nodule) == 0.5

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import os
 import signal
@@ -9,8 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import slicestream.learning.recipe as recipes
 from disc_slices import disc_stack, write_sides
 from slicestream.__main__ import main
+from slicestream.inference.model import load_model
+from slicestream.learning.recipe import Reduction
+from slicestream.volumes.patches import PATCHES
 from slicestream.volumes.seal import verify
 from slicestream.volumes.slices import write_slices
 
@@ -181,3 +186,40 @@ def test_help_does_not_wait_for_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "--checkpoints" in done.stdout
+
+
+@pytest.fixture
+def reducing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the recipe `phantom` a second network for this test."""
+    shares = Reduction(widths=(4, 4, 4), batches=4, batch_size=4)
+    recipe = dataclasses.replace(recipes.RECIPES["phantom"], reduction=shares, kept=0.9)
+    monkeypatch.setattr(recipes, "RECIPES", {**recipes.RECIPES, "phantom": recipe})
+
+
+@pytest.mark.usefixtures("reducing")
+def test_recipe_that_reduces_false_positives_gives_one_model_of_two_networks(
+    sides: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("first", "again"):
+        assert main(train(sides, tmp_path / name, epochs=1)) == 0
+    assert "second network: area under the curve" in capsys.readouterr().err
+    card = json.loads((tmp_path / "first" / "model.json").read_text())
+    assert card["reach_mm"] == 5.0  # four slices, 2.5 mm apart
+    assert card["reduction"]["temperature"] >= 1
+    assert card["recipe"]["reduction"]["batches"] == 4
+    for name in ("model.onnx", "model.json"):
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+    model = load_model(tmp_path / "first" / "model.onnx", threads=1)
+    assert (model.reach_mm, model.min_score) == (5.0, card["min_score"])
+    assert 0 < float(model.score(np.zeros((1, *PATCHES), np.float32))[0]) < 1
+
+
+@pytest.mark.usefixtures("reducing")
+def test_first_network_that_is_nowhere_wrong_stays_alone(
+    sides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("slicestream.learning.reduction.SUSPECT", 1.0 - 1e-9)  # it is never so sure
+    monkeypatch.setattr("slicestream.learning.training.THRESHOLDS", (0.999999,))
+    assert main(train(sides, tmp_path, epochs=1)) == 0
+    assert "has nothing to learn from" in capsys.readouterr().err
+    assert load_model(tmp_path / "model.onnx", threads=1).reach_mm is None

@@ -65,7 +65,9 @@ class Model:
             if answer.shape != shape or not np.isfinite(answer).all():
                 raise ValueError(f"answer of shape {answer.shape}, finite: {bool(np.isfinite(answer).all())}")
         except Exception as error:  # the engine's own exception types share no base
-            given = " and ".join(f"{name} of shape {array.shape}" for name, array in ports.items() if array.size)
+            given = f"images of shape {ports['image'].shape}"
+            if not ports["image"].size:
+                given = f"patches of shape {ports['patches'].shape}"
             raise ModelError(
                 f"model {self.architecture}: fails on {given} ({_first_line(error)}). "
                 "Lower --batch-size if memory is short, else train the model again."

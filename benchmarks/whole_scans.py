@@ -24,16 +24,17 @@ from pydicom import dcmread
 
 import slicestream.learning.recipe as recipes
 from slicestream.__main__ import main as slicestream
-from slicestream.learning.recipe import Recipe, ScanShares, find_recipe
+from slicestream.learning.recipe import Reduction, ScanShares, find_recipe
 
 PLAIN_SCANS = {"C3N-00249": "CPTAC-PDA_C3N-00249", "Lung_Dx-A0002": "Lung-PET-CT-Dx_A0002"}
 SLICES, INDEX = "training-1of1.slices", "series-1of1.json"
-SHARES = find_recipe("laptop").scans
+DEFAULT = find_recipe("laptop")
 VARIANTS = {
-    "plain": ScanShares(),  # and no scan at all on the training side
-    "default": SHARES,
-    "nothing-pasted": replace(SHARES, pasted=0.0),
-    "no-revisits": replace(SHARES, revisited=0.0),
+    "plain": replace(DEFAULT, scans=ScanShares()),  # and no scan at all on the training side
+    "default": DEFAULT,
+    "nothing-pasted": replace(DEFAULT, scans=replace(DEFAULT.scans, pasted=0.0)),
+    "no-revisits": replace(DEFAULT, scans=replace(DEFAULT.scans, revisited=0.0)),
+    "second-network": replace(DEFAULT, reduction=Reduction()),
 }
 COLUMNS = (
     "FP/scan at 0.85",
@@ -99,7 +100,7 @@ def once(folder: Path, name: str, *arguments: Any, key: Path | None = None) -> N
 
 def measure(out: Path, variant: str, seed: int, epochs: int) -> None:
     """Train a variant once per background, score its crops and the background that it was not shown."""
-    recipe: Recipe = replace(find_recipe("laptop"), name=variant, scans=VARIANTS[variant], epochs=epochs)
+    recipe = replace(VARIANTS[variant], name=variant, epochs=epochs)
     recipes.RECIPES = MappingProxyType({**recipes.RECIPES, variant: recipe})  # --recipe finds it by its name
     for left_out in PLAIN_SCANS:
         shown = "none" if variant == "plain" else next(name for name in PLAIN_SCANS if name != left_out)

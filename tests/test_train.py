@@ -212,14 +212,3 @@ def test_recipe_that_reduces_false_positives_gives_one_model_of_two_networks(
     model = load_model(tmp_path / "first" / "model.onnx", threads=1)
     assert (model.reach_mm, model.min_score) == (5.0, card["min_score"])
     assert 0 < float(model.score(np.zeros((1, *PATCHES), np.float32))[0]) < 1
-
-
-@pytest.mark.usefixtures("reducing")
-def test_first_network_that_is_nowhere_wrong_stays_alone(
-    sides: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr("slicestream.learning.reduction.SUSPECT", 1.0 - 1e-9)  # it is never so sure
-    monkeypatch.setattr("slicestream.learning.training.THRESHOLDS", (0.999999,))
-    assert main(train(sides, tmp_path, epochs=1)) == 0
-    assert "has nothing to learn from" in capsys.readouterr().err
-    assert load_model(tmp_path / "model.onnx", threads=1).reach_mm is None

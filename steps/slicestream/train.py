@@ -116,23 +116,19 @@ def _train(
         return outcome, _write(args, recipe, device, outcome, sides)
 
 
-def _reducer(
-    outcome: Outcome, sides: tuple[Side, Side], *, recipe: Recipe, seed: int, device: Device
-) -> Reducer | None:
+def _reducer(outcome: Outcome, sides: tuple[Side, Side], *, recipe: Recipe, seed: int, device: Device) -> Reducer:
     """Train the second network and tell of it. It takes minutes, so it has no checkpoint of its own."""
     from slicestream.learning.reduction import train_reducer
 
     threshold = outcome.scores.threshold
     reducer = train_reducer(outcome.network, sides, recipe=recipe, threshold=threshold, seed=seed, device=device)
-    if reducer is None:
-        told = "has nothing to learn from: on the training side the first is nowhere wrong. Left out"
-    else:
-        found = reducer.validation
-        told = (
-            f"area under the curve {found['auc']:.3f} on the validation side's {found['hits']} hits and "
-            f"{found['misses']} false positives (the first alone {found['auc_first_stage']:.3f})"
-        )
-    print(f"train: second network: {told}", file=sys.stderr, flush=True)
+    found = reducer.validation
+    print(
+        f"train: second network: area under the curve {found['auc']:.3f} on the validation side's {found['hits']} hits "
+        f"and {found['misses']} false positives (the first alone: {found['auc_first_stage']:.3f})",
+        file=sys.stderr,
+        flush=True,
+    )
     return reducer
 
 

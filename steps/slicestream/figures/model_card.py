@@ -72,6 +72,8 @@ def model_card(facts: CardFacts) -> str:
 def _model_rows(card: Facts) -> Iterable[tuple[str, Any]]:
     yield "architecture", _get(card, "architecture")
     yield "kind", "2D U-Net, slice by slice; probability of nodule per pixel"
+    if "reach_mm" in card:
+        yield "second network", "3D, at two scales; scores each candidate anew"
     for name in ("format", "version", "labels", "threshold", "min_score"):
         yield name.replace("_", " "), _get(card, name)
     yield "spacing it was trained at, row and column, mm", _get(card, "spacing_mm")

@@ -22,6 +22,9 @@ from slicestream.volumes.patches import Slab
 from slicestream.volumes.slices import SliceStack
 
 SHIFT_MM = (1.0, 3.0, 3.0)  # up to this along slice, row, column: a candidate's middle is not the nodule's
+TISSUE_HU = -500  # vessels, walls: what a candidate may be taken for
+_OFF_PX = 6
+_TRIES = 200
 _RIM = ((3, 5, 5), (1, 3, 3))  # voxels at each scale: a pasted nodule takes so much around it along
 
 
@@ -77,6 +80,14 @@ class PatchSet:
         """Return the share of each voxel that is nodule, (S, D, H, W)."""
         return _cut(self.masks[stack], place, view)[:, 0]
 
+    def is_tissue(self, stack: int, place: NDArray[np.float64]) -> bool:
+        """Return whether a voxel is no air, and no nodule is drawn on its slice within some pixels."""
+        k, row, column = (int(n) for n in place)
+        near = tuple(slice(max(0, n - _OFF_PX), n + _OFF_PX + 1) for n in (row, column))
+        return bool(
+            self.images[stack].values[k, row, column] > TISSUE_HU and not self.masks[stack].values[k][near].any()
+        )
+
     def view(self, numbers: np.random.Generator, zoom: float) -> View:
         """Return a view by chance, of as many mm of slices as some nodule comes with."""
         return View(
@@ -106,12 +117,25 @@ class PatchSampler:
         chance, scans = numbers.random(), self.scans
         if nodule and scans is not None and scans.can_paste and chance < self.shares.pasted:
             patch = _pasted(self.patches, scans, view, numbers)
-        elif not nodule and scans is not None and chance < self.shares.anywhere:
-            patch = self.patches.cut(*self.patches.locate(_one_of(scans.places.lung, numbers)), view)
+        elif not nodule and (chance < self.shares.tissue or self.known.nodule.all()):
+            patch = self.patches.cut(*self._tissue(numbers), view)
         else:
             example = numbers.choice(np.flatnonzero(self.known.nodule == nodule))
             patch = self.patches.cut(int(self.known.stack[example]), self.known.place[example], view)
         return _jittered(_turned(patch, numbers), self.augmentation, numbers)
+
+    def _tissue(self, numbers: np.random.Generator) -> tuple[int, NDArray[np.float64]]:
+        """Return a place of tissue off all nodules: every second time in a scan's lungs, where there is one."""
+        in_scan = self.scans is not None and numbers.random() < 0.5
+        for _ in range(_TRIES):
+            if in_scan and self.scans is not None:
+                stack, place = self.patches.locate(_one_of(self.scans.places.lung, numbers))
+            else:
+                stack = int(numbers.integers(len(self.patches.images)))
+                place = numbers.integers(self.patches.images[stack].values.shape).astype(np.float64)
+            if self.patches.is_tissue(stack, place):
+                break
+        return stack, place
 
 
 def _one_of(places: Tensor, numbers: np.random.Generator) -> list[float]:

@@ -71,7 +71,7 @@ class Reduction:
     widths : channels of the three convolutions of each of its two paths
     batches, batch_size : half of each batch are nodules
     pasted : share of the nodules that are shown in clear lung of a scan, where the training side has any
-    anywhere : share of the others that lie anywhere in the lungs of a scan, not where the first stage is wrong
+    tissue : share of the others that are any tissue off the nodules, not what the first stage takes for one
     """
 
     widths: tuple[int, int, int] = (16, 32, 48)
@@ -80,7 +80,7 @@ class Reduction:
     learning_rate: float = 3e-3
     weight_decay: float = 0.01
     pasted: float = 0.5
-    anywhere: float = 0.25
+    tissue: float = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -62,8 +62,8 @@ class _Scorer(nn.Module):
 
 def train_reducer(
     first_stage: nn.Module, sides: tuple[Side, Side], *, recipe: Recipe, threshold: float, seed: int, device: Device
-) -> Reducer | None:
-    """Train on the training side's candidates; None where the first stage is nowhere wrong, so nothing can be learnt.
+) -> Reducer:
+    """Train on the training side's candidates and on other tissue; calibrate on the validation side's candidates.
 
     `threshold` is the first stage's. On the training side, which it knows by heart, less makes a candidate.
     """
@@ -72,8 +72,6 @@ def train_reducer(
     known = find_examples(
         first_stage, training, recipe=recipe, device=device, threshold=min(threshold, SUSPECT), flips=False
     )
-    if known.nodule.all():
-        return None
     patches = PatchSet.from_stacks(training.stacks)
     sampler = PatchSampler(
         patches=patches,

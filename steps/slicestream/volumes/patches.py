@@ -45,16 +45,15 @@ class Slab:
         Linear between voxels; where these are finer than the patch, averaged. Slices further than `reach_mm` from the
         place count as unknown, but for the nearest.
         """
-        axes = (
-            self.slices_mm,
-            *(np.arange(n) * mm for n, mm in zip(self.values.shape[1:], self.spacing_mm[1:], strict=True)),
-        )
+        _, rows, columns = self.values.shape
+        axes = self.slices_mm, np.arange(rows) * self.spacing_mm[1], np.arange(columns) * self.spacing_mm[2]
+        reaches = max(reach_mm, self.spacing_mm[0] / 2), np.inf, np.inf
         spans, weights, known = [], [], []
         for axis, (count, centre) in enumerate(zip(SHAPE, place_mm, strict=True)):
             wanted = centre + (np.arange(count) - (count - 1) / 2) * scale_mm
             width = max(scale_mm, self.spacing_mm[axis])
-            reach = max(reach_mm, self.spacing_mm[axis] / 2) if axis == 0 else np.inf
-            span = _between(axes[axis], max(wanted[0] - width, centre - reach), min(wanted[-1] + width, centre + reach))
+            reach = min(reaches[axis], wanted[-1] - centre + width)
+            span = _between(axes[axis], centre - reach, centre + reach)
             apart = np.abs(wanted[:, None] - axes[axis][span])
             tent = np.maximum(0, 1 - apart / width)
             spans.append(span)

@@ -69,7 +69,7 @@ class Slab:
         return np.stack([self.cut(place_mm, scale_mm=scale / zoom, reach_mm=reach_mm) for scale in SCALES_MM])
 
 
-def _between(places: NDArray[np.float64], low: float, high: float) -> slice:
+def _between(places: NDArray[np.floating[Any]], low: float, high: float) -> slice:
     first, last = np.searchsorted(places, (low - 1e-6, high + 1e-6))
     return slice(int(first), int(last))
 

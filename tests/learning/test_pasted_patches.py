@@ -45,13 +45,15 @@ def drawn(pasted: float) -> NDArray[np.float32]:
 
 
 def test_pasted_nodule_lies_in_the_scans_lung_and_keeps_its_contrast() -> None:
+    brightest = []
     for patch in drawn(1.0)[:, 0]:
         hu, known = patch[0], patch[1] > 0
         lung = hu[known & (hu < -880)]
         assert len(lung) > 0.3 * known.sum()
-        assert abs(np.median(lung) - LUNG_HU) < 0.01
-        # -120 HU, as far over the scan's lung as the disc is over its own; its rim is blurred
-        assert -260 < hu[known].max() < -80
+        assert abs(np.median(lung) - LUNG_HU) < 10
+        brightest.append(hu[:, 8:16, 8:16][known[:, 8:16, 8:16]].max())
+    # as far over the scan's lung as the disc is over its own; near a wall the lung is brighter
+    assert abs(np.median(brightest) - (LUNG_HU - DONOR_LUNG_HU)) < 60
 
 
 def test_nodule_that_is_not_pasted_lies_in_its_own_crop() -> None:

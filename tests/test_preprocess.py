@@ -107,6 +107,9 @@ def test_every_mask_is_trained_on_and_a_share_of_the_rest(tmp_path: Path) -> Non
         drawn = sum(int(stack.nodule.any(axis=(1, 2)).sum()) for stack in stacks)
         assert drawn == 15
         assert low <= sum(len(stack.hu) for stack in stacks) - drawn <= high
+        for stack in stacks:
+            volume = read_volume(tmp_path / share / f"{stack.id}.volume")
+            assert np.array_equal(volume.hu[list(stack.numbers)], stack.hu)
 
 
 def test_backgrounds_are_trained_on_and_nothing_else_is_made_of_them(tmp_path: Path) -> None:
@@ -143,6 +146,8 @@ def test_slices_of_thin_backgrounds_are_taken_about_2_5_mm_apart(tmp_path: Path)
     preprocess(tmp_path / "cohort", tmp_path / "out", "--backgrounds", str(tmp_path / "thin"))
     (entry,) = json.loads((tmp_path / "out" / "series-1of1.json").read_text())["backgrounds"]
     assert entry["training_slices"] == 4
+    (stack,) = [s for s in read_slices(tmp_path / "out" / "training-1of1.slices") if s.id.patient == entry["patient"]]
+    assert stack.numbers == (2, 7, 12, 17)
 
 
 def test_a_patient_of_the_cohort_is_no_background(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

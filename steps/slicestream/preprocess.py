@@ -334,7 +334,8 @@ def _print_plan(
         )
     print(f"{'sum':<34} {totals[0]:>7.0f} slices {totals[1]:>8.1f} MB {totals[2]:>7.0f} slices {totals[3]:>8.1f} MB")
     print(
-        "volume: HU, voxel spacing and axes, pseudonyms. slices: HU and mask, spacing, pseudonyms. At most these sizes."
+        "volume: HU, voxel spacing and axes, pseudonyms. slices: HU and mask, spacing, slice numbers, pseudonyms. "
+        "At most these sizes."
     )
     print(
         "stays here: names, dates, UIDs, positions in the scanner, file names, DICOM headers (.identity), references."

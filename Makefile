@@ -6,7 +6,7 @@ BIN := .venv/bin
 RUN = $(if $(ON),$(at_sites) environments/hybrid/run,environments/local/run)
 KEY := $(or $(XDG_CONFIG_HOME),$(HOME)/.config)/slicestream/pseudonym_key
 
-.PHONY: help setup checkers demo real score segment images sites sites-down hybrid debian test lint docs clean
+.PHONY: help setup checkers peers bench bench-full demo real score segment images sites sites-down hybrid debian test lint docs clean
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
 
@@ -23,6 +23,18 @@ checkers: .venv/checkers/ready ## what checks the crates in the tests, in .venv/
 	$(PYTHON) -m venv .venv/checkers
 	.venv/checkers/bin/pip install --quiet --requirement $<
 	touch $@
+
+# Nothing of them is imported by a step.
+peers: .venv/peers/ready ## what the benchmarks compare with, in .venv/peers
+.venv/peers/ready: benchmarks/requirements.lock | setup
+	$(PYTHON) -m venv .venv/peers
+	.venv/peers/bin/pip install --quiet --requirement $<
+	touch $@
+
+bench: setup peers ## comparisons with peers, in about an hour, into docs/performance.md; the machine must be quiet. FLAGS="--only NAME --rounds N"
+	$(BIN)/python benchmarks/bench.py --page docs/performance.md $(FLAGS)
+bench-full: setup peers ## the same on whole scans and up to 1000 patients, for hours
+	$(BIN)/python benchmarks/bench.py --page docs/performance.md --size full $(FLAGS)
 
 # The site's secret of the pseudonyms: made once, kept.
 $(KEY):

@@ -24,25 +24,35 @@ from pydicom import dcmread
 
 import slicestream.learning.recipe as recipes
 from slicestream.__main__ import main as slicestream
-from slicestream.learning.recipe import Reduction, ScanShares, find_recipe
+from slicestream.learning.recipe import Recipe, Reduction, ScanShares, find_recipe
 
 PLAIN_SCANS = {"C3N-00249": "CPTAC-PDA_C3N-00249", "Lung_Dx-A0002": "Lung-PET-CT-Dx_A0002"}
 SLICES, INDEX = "training-1of1.slices", "series-1of1.json"
-DEFAULT = find_recipe("laptop")
-VARIANTS = {
-    "plain": replace(DEFAULT, scans=ScanShares()),  # and no scan at all on the training side
-    "default": DEFAULT,
-    "nothing-pasted": replace(DEFAULT, scans=replace(DEFAULT.scans, pasted=0.0)),
-    "no-revisits": replace(DEFAULT, scans=replace(DEFAULT.scans, revisited=0.0)),
-    "second-network": replace(DEFAULT, reduction=Reduction()),
+SHARES = find_recipe("laptop").scans
+# what each changes in the recipe
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {"scans": ScanShares()},  # and no scan at all on the training side
+    "default": {},
+    "nothing-pasted": {"scans": replace(SHARES, pasted=0.0)},
+    "no-revisits": {"scans": replace(SHARES, revisited=0.0)},
+    "context": {"context": 1},
+    "by-nodule": {"sampling": "nodules"},
+    "tversky": {"loss": "tversky"},
+    "unified-focal": {"loss": "unified_focal"},
+    "temperature": {"temperature": True},
+    "second-network": {"reduction": Reduction()},
 }
+CONTEXT = max(change.get("context", 0) for change in VARIANTS.values())
 COLUMNS = (
     "FP/scan at 0.85",
     "mean at 1/8 to 8 FP",
     "FP/scan, as the model asks",
     "found, as the model asks",
+    "of 3 to 6 mm found at any score",
+    "calibration error",
     "crops: pooled IoU",
     "crops: found",
+    "crops: of 3 to 6 mm found",
     "minutes to train",
 )
 
@@ -88,7 +98,8 @@ def prepare(data: Path, out: Path) -> None:
     for shown, folder in {"none": None, **backgrounds(data, out)}.items():
         beside = () if folder is None else ("--backgrounds", folder)
         crops = out / "crops" / shown
-        once(crops, "preprocess", "--cohort", data / "lidc-mini", "--exclude", left_out, *beside, key=key)
+        training = ("--exclude", left_out, "--context", CONTEXT, *beside)
+        once(crops, "preprocess", "--cohort", data / "lidc-mini", *training, key=key)
         once(out / "sides" / shown, "split", "--slices", crops / SLICES, "--indexes", crops / INDEX)
 
 
@@ -100,7 +111,7 @@ def once(folder: Path, name: str, *arguments: Any, key: Path | None = None) -> N
 
 def measure(out: Path, variant: str, seed: int, epochs: int) -> None:
     """Train a variant once per background, score its crops and the background that it was not shown."""
-    recipe = replace(VARIANTS[variant], name=variant, epochs=epochs)
+    recipe: Recipe = replace(find_recipe("laptop"), name=variant, epochs=epochs, **VARIANTS[variant])
     recipes.RECIPES = MappingProxyType({**recipes.RECIPES, variant: recipe})  # --recipe finds it by its name
     for left_out in PLAIN_SCANS:
         shown = "none" if variant == "plain" else next(name for name in PLAIN_SCANS if name != left_out)
@@ -157,8 +168,11 @@ def row(folder: Path) -> list[float | None]:
         scans["operating_points"]["mean"]["value"],
         points[-1]["false_positives_per_scan"] if points else 0.0,
         points[-1]["sensitivity"] if points else 0.0,
+        scans["nodules"]["sensitivity"]["3-6"],
+        scans["calibration"]["error"]["value"],
         crops["iou"]["pooled"]["value"],
         crops["nodules"]["sensitivity"]["all"],
+        crops["nodules"]["sensitivity"]["3-6"],
         record["seconds"] / 60,
     ]
 
@@ -166,7 +180,7 @@ def row(folder: Path) -> list[float | None]:
 def summary(values: Sequence[float | None]) -> str:
     numbers = [value for value in values if value is not None]
     if len(numbers) < len(values):
-        return f"not reached in {len(values) - len(numbers)} of {len(values)}"
+        return f"none in {len(values) - len(numbers)} of {len(values)}"
     mean = f"{statistics.mean(numbers):.3g}"
     return mean if len(numbers) == 1 else f"{mean} ({min(numbers):.3g} to {max(numbers):.3g})"
 

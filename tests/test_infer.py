@@ -128,6 +128,21 @@ def test_least_score_is_the_models_unless_told_otherwise(tmp_path, written):
     assert read_mask(out / written.with_suffix(".mask").name, "mask").settings["min_score"] == 0.25
 
 
+def test_a_models_temperature_moves_scores_and_nothing_else(tmp_path, written):
+    masks = {}
+    for temperature in ("1", "3"):
+        model = write_hu_model(tmp_path / f"{temperature}.onnx", over_hu=38.0, temperature=temperature)
+        _, out = infer(tmp_path, model, written)
+        masks[temperature] = read_mask(out / written.with_suffix(".mask").name, "mask")
+    assert [mask.settings["temperature"] for mask in masks.values()] == [1.0, 3.0]
+    assert np.array_equal(masks["1"].labels, masks["3"].labels)
+    plain, tempered = ([c.score for c in mask.candidates] for mask in masks.values())
+    assert len(plain) == 2
+    wanted = [1 / (1 + (1 / score - 1) ** (1 / 3)) for score in plain]
+    assert tempered == pytest.approx(wanted, rel=0.02)
+    assert max(tempered) < min(plain)
+
+
 def test_small_components_go_by_the_stated_diameter(tmp_path, model, written):
     _, out = infer(tmp_path, model, written, options=["--min-diameter-mm", "12"])
     mask = read_mask(out / written.with_suffix(".mask").name, "mask")

@@ -226,6 +226,10 @@ def test_kpis_are_those_of_the_records(parts: dict[str, Path], tmp_path: Path) -
     assert "totm: training models 30 min 30 s" in text
     assert "ttmip: model in production 31 min 30 s" in text
     assert "to the first masks 33 min 20 s" in text
+    assert "preprocess: speed-up 1.67 laptop: cpu (2 cores) T(1) / T(n), n = 2 processes on one host" in text
+    assert "energy – laptop, hpc, cloud no counter" in text
+    told = json.loads((tmp_path / "out" / "report.run.json").read_text())["parameters"]["kpis"]
+    assert {"name": "totm", "value": 1830.0, "unit": "s"}.items() <= told[1].items()
     assert f"Model {'c0ffee' * 10}" in text
     assert text.index("hpc") < text.index("cloud")
 

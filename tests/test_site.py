@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from browser import chromium
 from test_docs import ROOT
 
 SITE_KINDS = {"local": "environments/local/streamflow.yml", "slurm": "streamflow.yml"}
@@ -65,6 +66,18 @@ def test_a_page_asks_for_its_own_files_alone(site: Path) -> None:
         assert not re.search(r"(url\(|@import )[\"']?(https?:)?//", sheet.read_text(encoding="utf-8"))
 
 
+def test_a_browser_fetches_its_own_files_alone(site: Path) -> None:
+    asked: list[str] = []
+    with chromium() as browser:
+        page = browser.new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        for name in ("index.html", "docs/tutorial.html", "docs/decisions/index.html"):
+            page.goto((site / name).as_uri(), wait_until="load")
+            assert page.locator("article h1").count() == 1
+    assert len(asked) > 10
+    assert {address.partition(":")[0] for address in asked} <= {"file", "data", "blob"}
+
+
 def test_an_address_of_another_host_would_be_seen() -> None:
     text = '<link rel="stylesheet" href="https://fonts.example/a.css"><script src="//cdn.example/b.js"></script>'
     assert len([one for one in Addresses(text).found if re.match(r"[a-z]+:|//", one)]) == 2
@@ -82,7 +95,8 @@ def test_every_page_of_the_documentation_is_in_the_site(site: Path) -> None:
 
 def test_a_broken_link_fails_the_build(tmp_path: Path) -> None:
     (tmp_path / "docs/decisions").mkdir(parents=True)
-    shutil.copy(ROOT / "docs/site_tree.py", tmp_path / "docs")
+    for hook in ROOT.glob("docs/site_*.py"):
+        shutil.copy(hook, tmp_path / "docs")
     config = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     (tmp_path / "mkdocs.yml").write_text(config.partition("not_in_nav:")[0], encoding="utf-8")
     (tmp_path / "docs/usage.md").write_text("# Usage\n")

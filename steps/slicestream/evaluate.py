@@ -127,7 +127,7 @@ def _table(summary: dict[str, Any]) -> str:
     lines.append(f"{'false positives / scan':24}{_text(intervals['false_positives_per_scan'])}")
     points = summary["operating_points"]
     at = ", ".join(f"{rate}: {_short(figure['value'])}" for rate, figure in points.items() if rate != "mean")
-    lines.append(f"{'sensitivity by FP / scan':24}{at}; mean {_text(points['mean'])}")
+    lines.append(f"{'sensitivity at FP/scan':24}{at}; mean {_text(points['mean'])}")
     for sensitivity, figure in summary["false_positives_per_scan_at"].items():
         lines.append(f"{f'FP / scan at {sensitivity}':24}{_text(figure)}")
     volume = summary["volume_error"]

@@ -34,7 +34,7 @@ from slicestream.errors import OptionError, StudyError
 from slicestream.volumes.files import write_text
 from slicestream.volumes.mask import write_mask
 from slicestream.volumes.record import RunRecord, recorded
-from slicestream.volumes.slices import SliceStack, write_slices
+from slicestream.volumes.slices import SliceStack, choose_slices, with_neighbours, write_slices
 from slicestream.volumes.staging import staged
 from slicestream.volumes.volume import SeriesId, Volume, write_volume
 
@@ -68,6 +68,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="share, 0 to 1, of slices without a mask to train on too, of annotated series (default: 0.1)",
     )
     parser.add_argument(
+        "--context",
+        type=int,
+        default=0,
+        help="neighbours on either side to pack with each slice to train on, for recipes that see them (default: 0)",
+    )
+    parser.add_argument(
         "--backgrounds",
         type=Path,
         help="folder of more scans, in either form, to train on only: all that has no mask in them is shown as "
@@ -87,8 +93,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Read the cohort, or the given share of it, and write its artefacts: all of them or none."""
     index, count = _share(args.share)
-    if not 0 <= args.negatives <= 1:
-        raise OptionError(f"--negatives {args.negatives}: need a share from 0 to 1.")
+    shown = _Shown(negatives=args.negatives, context=args.context)
     choice = options.choice_of(args)
     key = read_key(args.pseudonym_key)
     excluded = _excluded(args.exclude)
@@ -102,16 +107,14 @@ def run(args: argparse.Namespace) -> None:
         account.set_aside(finding.as_annotation() if finding.path in drawn else finding, listed=index == 1)
     if args.dry_run:
         listed = _all_series(patients, account, pixels=False)
-        _print_plan(listed, key, args.negatives, backgrounds, account=account, annotations=annotations)
+        _print_plan(listed, key, shown, backgrounds, account=account, annotations=annotations)
         _check_usable(account, cohort, args.cohort, patients)
         _tell(cohort, account)
         annotations.tell(_say, cohort, all_series=index == 1)
         return
     tag = f"{index}of{count}"
     with staged(args.out) as room, recorded("preprocess", room, tag=tag) as record:
-        share = _Share(
-            room=room, key=key, negatives=args.negatives, record=record, account=account, annotations=annotations
-        )
+        share = _Share(room=room, key=key, shown=shown, record=record, account=account, annotations=annotations)
         with IdentityWriter(_private(room / f"source-{tag}.identity")) as identities:
             share.write_patients(patients, identities)
         _check_usable(account, cohort, args.cohort, patients)
@@ -121,10 +124,37 @@ def run(args: argparse.Namespace) -> None:
         text = manifest_text(account.findings(), root=args.cohort, share=f"{index}/{count}")
         _private(room / f"manifest-{tag}.json").write_text(text, encoding="utf-8")
         record.parameters = {"share": args.share, "negatives": args.negatives, "excluded_patients": cohort.excluded}
-        record.parameters |= options.recorded(args)
+        record.parameters |= {"context": args.context, **options.recorded(args)}
         record.versions |= {name: version(name) for name in _LIBRARIES}
     annotations.tell(_say, cohort, all_series=index == 1)
     _summarise(share, cohort)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Shown:
+    """What training is shown of a series: a share of the slices without nodule, neighbours on either side of each."""
+
+    negatives: float
+    context: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.negatives <= 1:
+            raise OptionError(f"--negatives {self.negatives}: need a share from 0 to 1.")
+        if self.context < 0:
+            raise OptionError(f"--context {self.context}: need a number of slices, 0 or more.")
+
+    def chosen(self, series: SeriesId, nodule: NDArray[np.bool_] | None) -> NDArray[np.intp]:
+        """Return the slices to train on: all with nodule and, by a hash, about a share of the others."""
+        if nodule is None:
+            return np.zeros(0, np.intp)
+        drawn = np.asarray(nodule.any(axis=(1, 2)), dtype=np.bool_)
+        lots = [hashlib.sha256(f"{series}/{index}".encode()).digest() for index in range(len(nodule))]
+        lucky = np.array([int.from_bytes(lot[:8], "big") < self.negatives * 2.0**64 for lot in lots])
+        return np.flatnonzero(drawn | lucky)
+
+    def packed(self, chosen: NDArray[np.intp], series: Series) -> int:
+        """Return how many slices go with the chosen ones, themselves included."""
+        return len(with_neighbours(chosen, len(series.slices), self.context))
 
 
 @dataclass(kw_only=True)
@@ -133,7 +163,7 @@ class _Share:
 
     room: Path
     key: bytes
-    negatives: float
+    shown: _Shown
     record: RunRecord
     account: Account
     annotations: Annotations
@@ -166,14 +196,7 @@ class _Share:
             series_id, drawing = _series_id(self.key, patient, series), self.annotations.of(series)
             nodule = np.zeros(series.geometry.shape, np.bool_) if drawing is None else drawing.labels > 0
             chosen = _spread(series)
-            stack = SliceStack(
-                id=series_id,
-                hu=series.hu[chosen],
-                nodule=nodule[chosen].astype(np.uint8),
-                spacing_mm=series.geometry.spacing_mm,
-                numbers=tuple(chosen.tolist()),
-            )
-            self.stacks.append(stack)
+            self._pack(series_id, series, nodule, chosen)
             entry = {"patient": series_id.patient, "series": series_id.series, "training_slices": len(chosen)}
             self.backgrounds.append(entry)
             self.record.items += len(series.slices)
@@ -204,7 +227,7 @@ class _Share:
         self.record.add_output(path, volume_hash)
         drawing = self.annotations.of(series)
         nodule = None if drawing is None else drawing.labels > 0
-        chosen = _chosen(series_id, nodule, self.negatives)
+        chosen = self.shown.chosen(series_id, nodule)
         entry = {
             "patient": series_id.patient,
             "series": series_id.series,
@@ -221,16 +244,15 @@ class _Share:
             self.record.add_output(reference, write_mask(reference, mask))
             entry["reference"] = reference.name
         if nodule is not None and len(chosen):
-            stack = SliceStack(
-                id=series_id,
-                hu=series.hu[chosen],
-                nodule=nodule[chosen].astype(np.uint8),
-                spacing_mm=series.geometry.spacing_mm,
-                numbers=tuple(chosen.tolist()),
-            )
-            self.stacks.append(stack)
+            self._pack(series_id, series, nodule, chosen)
         self.entries.append(entry)
         return nodule is not None
+
+    def _pack(self, series_id: SeriesId, series: Series, nodule: NDArray[np.bool_], chosen: NDArray[np.intp]) -> None:
+        assert series.hu is not None
+        drawn, spacing_mm = nodule.view(np.uint8), series.geometry.spacing_mm
+        whole = SliceStack.of_series(series_id, hu=series.hu, nodule=drawn, spacing_mm=spacing_mm)
+        self.stacks.append(choose_slices(whole, chosen, context=self.shown.context))
 
 
 def _all_series(patients: list[Patient], account: Account, *, pixels: bool) -> Iterator[tuple[Patient, Series]]:
@@ -273,16 +295,6 @@ def _series_id(key: bytes, patient: Patient, series: Series) -> SeriesId:
     )
 
 
-def _chosen(series: SeriesId, nodule: NDArray[np.bool_] | None, negatives: float) -> NDArray[np.intp]:
-    """Return the slices to train on: all with nodule and, by a hash, about a share of the others."""
-    if nodule is None:
-        return np.zeros(0, np.intp)
-    drawn = np.asarray(nodule.any(axis=(1, 2)), dtype=np.bool_)
-    lots = [hashlib.sha256(f"{series}/{index}".encode()).digest() for index in range(len(nodule))]
-    lucky = np.array([int.from_bytes(lot[:8], "big") < negatives * 2.0**64 for lot in lots])
-    return np.flatnonzero(drawn | lucky)
-
-
 def _spread(series: Series) -> NDArray[np.intp]:
     """Return slices about `_BACKGROUND_MM` apart, or all where they are further: neighbours show the same."""
     slices, step = len(series.slices), max(1, round(_BACKGROUND_MM / series.geometry.spacing_mm[0]))
@@ -304,7 +316,7 @@ def _backgrounds(folder: Path, excluded: list[str], cohort: Cohort) -> Cohort:
 def _print_plan(
     listed: Iterable[tuple[Patient, Series]],
     key: bytes,
-    negatives: float,
+    shown: _Shown,
     backgrounds: list[Patient],
     *,
     account: Account,
@@ -318,7 +330,7 @@ def _print_plan(
         slices, rows, columns = series.geometry.shape
         drawing = annotations.of(series)
         account.used(series, str(series_id), annotated=drawing is not None)
-        training = len(_chosen(series_id, None if drawing is None else drawing.labels > 0, negatives))
+        training = shown.packed(shown.chosen(series_id, None if drawing is None else drawing.labels > 0), series)
         megabytes = slices * rows * columns * 2e-6, training * rows * columns * 3e-6
         totals += (slices, megabytes[0], training, megabytes[1])
         print(
@@ -326,7 +338,7 @@ def _print_plan(
         )
     for patient, series in _all_series(backgrounds, account, pixels=False):
         _, rows, columns = series.geometry.shape
-        training = len(_spread(series))
+        training = shown.packed(_spread(series), series)
         totals += (0, 0, training, training * rows * columns * 3e-6)
         print(
             f"{_series_id(key, patient, series)!s:<34} {'background':>26} {training:>7} slices "

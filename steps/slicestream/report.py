@@ -22,6 +22,7 @@ from slicestream.figures.facts import (
     read_split,
 )
 from slicestream.figures.gallery import gallery, nearest, overlay_files
+from slicestream.figures.kpis import figures
 from slicestream.figures.model_card import CardFacts, model_card
 from slicestream.figures.page import Content, render
 from slicestream.volumes.documents import Facts, read_json
@@ -99,7 +100,8 @@ def run(args: argparse.Namespace) -> None:
                 write_text(path, model_card(facts))
             record.add_output(path, _file_hash(path))
         record.items, record.unit = len(content.nodules), "nodules"
-        record.parameters = {"title": args.title, "notice": RESEARCH_ONLY}
+        measured = [figure.to_header() for figure in figures(content.records, content.jobs_and_links[1])]
+        record.parameters = {"title": args.title, "notice": RESEARCH_ONLY, "kpis": measured}
         record.versions |= {name: version(name) for name in ("jinja2", "pillow")}
     print(args.out / "report.html")
 

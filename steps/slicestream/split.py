@@ -189,9 +189,10 @@ def _pack(
     for number, path in enumerate(sorted(files, key=lambda path: path.name), start=1):
         for stack in read_slices(path):
             entry = waiting.pop(str(stack.id), None)
-            if entry is None or entry.images != len(stack.hu):
+            trained = int(stack.trained.sum())
+            if entry is None or entry.images != trained:
                 raise ArtefactError(
-                    f"{path}: {len(stack.hu)} slices of series {stack.id}, which the indexes do not list so; "
+                    f"{path}: {trained} slices of series {stack.id} to train on, which the indexes do not list so; "
                     "need slices and indexes of one run. Give the matching files."
                 )
             side = sides.get(stack.id.patient)

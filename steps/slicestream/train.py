@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from slicestream.learning.device import Device
     from slicestream.learning.reduction import Reducer
     from slicestream.learning.training import Epoch, Outcome
+    from slicestream.learning.validation import Found
 
 _PLOT_EVERY_SECONDS = 30.0
 
@@ -65,8 +66,9 @@ def run(args: argparse.Namespace) -> None:
     device = choose_device(args.device or os.environ.get("SLICESTREAM_DEVICE") or "auto", threads=args.threads)
     with recorded("train", args.out) as record:
         scan_patch = recipe.patch_px if recipe.scans.crops else None
-        training = read_side(args.training, side="training", multiple=recipe.multiple, scan_patch=scan_patch)
-        validation = read_side(args.validation, side="validation", multiple=recipe.multiple)
+        seen = {"multiple": recipe.multiple, "context": recipe.context}
+        training = read_side(args.training, side="training", scan_patch=scan_patch, **seen)
+        validation = read_side(args.validation, side="validation", **seen)
         check_apart(training, validation)
         outcome, hashes = _train(args, recipe, device, (training, validation))
         _fill(record, args, recipe, device, (training, validation))
@@ -112,24 +114,25 @@ def _train(
             on_epoch=_watcher(args.out, recipe),
         )
         if recipe.reduction is not None:
-            outcome.reducer = _reducer(outcome, sides, recipe=recipe, seed=args.seed, device=device)
+            outcome = _reduced(outcome, sides, recipe=recipe, seed=args.seed, device=device)
         return outcome, _write(args, recipe, device, outcome, sides)
 
 
-def _reducer(outcome: Outcome, sides: tuple[Side, Side], *, recipe: Recipe, seed: int, device: Device) -> Reducer:
+def _reduced(outcome: Outcome, sides: tuple[Side, Side], *, recipe: Recipe, seed: int, device: Device) -> Outcome:
     """Train the second network and tell of it. It takes minutes, so it has no checkpoint of its own."""
     from slicestream.learning.reduction import train_reducer
+    from slicestream.learning.training import calibrated
 
     threshold = outcome.scores.threshold
     reducer = train_reducer(outcome.network, sides, recipe=recipe, threshold=threshold, seed=seed, device=device)
-    found = reducer.validation
+    found = reducer.found
     print(
-        f"train: second network: area under the curve {found['auc']:.3f} on the validation side's {found['hits']} hits "
-        f"and {found['misses']} false positives (the first alone: {found['auc_first_stage']:.3f})",
+        f"train: second network: area under the curve {reducer.auc:.3f} on the validation side's {found.hits.sum()} "
+        f"hits and {(~found.hits).sum()} false positives (the first alone: {reducer.auc_first_stage:.3f})",
         file=sys.stderr,
         flush=True,
     )
-    return reducer
+    return dataclasses.replace(calibrated(outcome, found, recipe), reducer=reducer)
 
 
 def _recipe(args: argparse.Namespace) -> Recipe:
@@ -197,7 +200,8 @@ def _write(
         window=recipe.window,
         spacing_mm=training.spacing_mm,
         threshold=outcome.scores.threshold,
-        min_score=outcome.min_score if reducer is None else reducer.min_score,
+        min_score=outcome.min_score,
+        temperature=outcome.temperature,
         reach_mm=None if reducer is None else reducer.reach_mm,
     )
     card: dict[str, Any] = {
@@ -216,15 +220,38 @@ def _write(
         },
         "data": {"training": training.summary(), "validation": validation.summary()},
     }
+    if recipe.temperature and outcome.found is not None:
+        card["validation"]["calibration"] = _calibration(outcome.found, outcome.temperature)
     if reducer is not None:
-        card["reduction"] = {"temperature": reducer.temperature, "validation": reducer.validation}
+        card["reduction"] = _reduction(reducer)
     card["versions"] = _versions()
-    second = None if reducer is None else reducer.scorer()
+    second = None if reducer is None else reducer.network
     hashes = write_model(args.out, outcome.network, facts=facts, card=card, second=second)
     plot_history(args.out / "history.csv", args.out / "curves.svg")
     for name in ("history.csv", "curves.svg"):
         hashes[name] = hashlib.sha256((args.out / name).read_bytes()).hexdigest()
     return hashes
+
+
+def _calibration(found: Found, temperature: float) -> dict[str, Any]:
+    from slicestream.volumes.calibration import calibration_error, tempered
+
+    return {
+        "candidates": len(found.scores),
+        "hits": int(found.hits.sum()),
+        "error": calibration_error(found.scores, found.hits),
+        "error_tempered": calibration_error(tempered(found.scores, temperature), found.hits),
+    }
+
+
+def _reduction(reducer: Reducer) -> dict[str, Any]:
+    hits = int(reducer.found.hits.sum())
+    return {
+        "hits": hits,
+        "misses": len(reducer.found.hits) - hits,
+        "auc_first_stage": reducer.auc_first_stage,
+        "auc": reducer.auc,
+    }
 
 
 def _versions() -> dict[str, str]:

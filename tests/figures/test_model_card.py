@@ -22,6 +22,8 @@ CARD = {
     "window": {"low_hu": -1300.0, "high_hu": 300.0},
     "spacing_mm": [0.703125, 0.703125],
     "threshold": 0.45,
+    "context": 1,
+    "temperature": 1.6,
     "training": {"seed": 7, "epochs_run": 61, "best_epoch": 48},
     "validation": {"iou_pooled": 0.6123},
     "recipe": {"epochs": 80, "augmentation": {"zoom": 1.1}},
@@ -81,6 +83,7 @@ def test_every_metric_is_the_one_of_the_file_with_its_interval() -> None:
     intervals = found["nodules"]["intervals"]
     assert table["sensitivity, all (2 nodules)"] == cells(intervals["sensitivity"]["all"])
     assert table["false positives per scan"] == cells(intervals["false_positives_per_scan"])
+    assert table["expected calibration error of scores"] == cells(found["calibration"]["error"])
     assert table["sensitivity at 1 false positives per scan"] == cells(found["operating_points"]["1"])
     for name, words in found["definitions"].items():
         assert f"- {name}: {words}" in model_card(facts()).replace("&#42;", "*")
@@ -95,7 +98,10 @@ def test_data_division_and_training_are_those_of_their_files() -> None:
     settings = rows(text, "## Training")
     assert settings["training: best_epoch"] == ["48"]
     assert settings["recipe: augmentation: zoom"] == ["1.1"]
-    assert rows(text, "## Model")["threshold"] == ["0.45"]
+    model = rows(text, "## Model")
+    assert (model["threshold"], model["temperature"]) == (["0.45"], ["1.6"])
+    assert model["neighbouring slices on either side, seen as channels"] == ["1"]
+    assert "One slice at a time with 1 on either side" in text
 
 
 def test_hashes_of_model_weights_and_data_stand_in_it_and_versions_too() -> None:

@@ -61,7 +61,7 @@ def test_losses_and_scores_stand_in_two_plots_and_gaps_are_left_out() -> None:
 
 def test_froc_has_the_curve_and_the_rates_and_sizes_have_their_counts() -> None:
     interval = {"value": 0.5, "low": 0.25, "high": 0.75}
-    sizes = dict.fromkeys(("all", "under_3", "3-10", "10-30", "30+"), interval)
+    sizes = dict.fromkeys(("all", "under_3", "3-6", "6-10", "10-30", "30+"), interval)
     metrics = {
         "froc": [
             {"threshold": 0.9, "sensitivity": 0.5, "false_positives_per_scan": 0.1},
@@ -70,7 +70,7 @@ def test_froc_has_the_curve_and_the_rates_and_sizes_have_their_counts() -> None:
         "operating_points": {"0.125": interval, "8": {"value": None, "low": None, "high": None}, "mean": interval},
         "nodules": {
             "count": 9,
-            "counts": {"under_3": 0, "3-10": 4, "10-30": 5, "30+": 0},
+            "counts": {"under_3": 0, "3-6": 1, "6-10": 3, "10-30": 5, "30+": 0},
             "intervals": {"sensitivity": sizes},
         },
     }
@@ -79,8 +79,9 @@ def test_froc_has_the_curve_and_the_rates_and_sizes_have_their_counts() -> None:
     assert found["points"] == [{"rate": 0.1, "sensitivity": 0.5, "threshold": 0.9}]
     assert found["rates"] == [{"rate": 0.125, **interval}]
     assert froc({**metrics, "froc": []}) is None
-    assert [(size["size"], size["count"]) for size in sensitivity(metrics)][:3] == [
+    assert [(size["size"], size["count"]) for size in sensitivity(metrics)][:4] == [
         ("all sizes", 9),
         ("under 3 mm", 0),
-        ("3 to < 10 mm", 4),
+        ("3 to < 6 mm", 1),
+        ("6 to < 10 mm", 3),
     ]

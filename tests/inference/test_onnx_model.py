@@ -35,6 +35,9 @@ def test_model_without_a_threshold_takes_a_half(tmp_path):
         ({"threshold": "1.5"}, "threshold 1.5"),
         ({"threshold": "half"}, "metadata"),
         ({"min_score": "1"}, "min_score 1"),
+        ({"temperature": "0"}, "temperature 0"),
+        ({"context": "near"}, "near"),
+        ({"context": "1"}, r"input is image .*need 'image' tensor\(float\) \(any, 3, any, any\)"),
     ],
 )
 def test_metadata_that_cannot_be_used_are_one_clear_line(tmp_path, metadata, message):

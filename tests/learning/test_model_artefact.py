@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 from slicestream import RESEARCH_ONLY
 from slicestream.learning.model import ModelFacts, write_model
 from slicestream.learning.networks import TwoPath, UNet, build_unet
-from slicestream.learning.reduction import Reducer
 from slicestream.volumes.patches import PATCHES
 from slicestream.volumes.seal import verify
 from slicestream.volumes.volume import Window
@@ -100,8 +99,7 @@ def second() -> TwoPath:
 def with_second(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("two")
     facts = dataclasses.replace(FACTS, reach_mm=4.5)
-    reducer = Reducer(network=second(), temperature=2.0, reach_mm=4.5, min_score=0.3, validation={})
-    write_model(out, network(), facts=facts, card={}, second=reducer.scorer())
+    write_model(out, network(), facts=facts, card={}, second=second())
     return out
 
 
@@ -117,7 +115,7 @@ def test_second_network_lies_in_the_same_file_and_the_first_answers_as_before(fo
     np.testing.assert_array_equal(beside, alone)
     (scores,) = two.run(["score"], {"image": image[:0], "patches": patches})
     with torch.no_grad():
-        expected = torch.sigmoid(second()(torch.from_numpy(patches)) / 2.0)
+        expected = torch.sigmoid(second()(torch.from_numpy(patches)))
     np.testing.assert_allclose(scores, expected, atol=1e-5)
 
 

@@ -24,7 +24,7 @@ def scan() -> SliceStack:
     for middle in (48, 112):
         hu[:, ((row - 80) / 50) ** 2 + ((column - middle) / 28) ** 2 < 1] = LUNG_HU
     series = SeriesId(patient="f" * 16, series="e" * 16)
-    return SliceStack(id=series, hu=hu, nodule=np.zeros(hu.shape, np.uint8), spacing_mm=(5.0, 2.0, 2.0))
+    return SliceStack.of_series(series, hu=hu, nodule=np.zeros(hu.shape, np.uint8), spacing_mm=(5.0, 2.0, 2.0))
 
 
 def drawn(pasted: float) -> NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ def chest(*, vessel: bool = True) -> SliceStack:
     if vessel:
         hu[:, 78:83, 46:51] = 60
     series = SeriesId(patient="f" * 16, series="e" * 16)
-    return SliceStack(id=series, hu=hu, nodule=np.zeros(hu.shape, np.uint8), spacing_mm=(5.0, 2.0, 2.0))
+    return SliceStack.of_series(series, hu=hu, nodule=np.zeros(hu.shape, np.uint8), spacing_mm=(5.0, 2.0, 2.0))
 
 
 STACKS = [DISC, chest()]
@@ -70,10 +71,10 @@ def test_donors_are_single_nodules_with_lung_all_around() -> None:
     assert find_donors([DISC]).around_hu.numpy() == pytest.approx(-800, abs=15)
     walled = DISC.hu.copy()
     walled[:, :, 16:] = 40
-    on_wall = SliceStack(id=DISC.id, hu=walled, nodule=DISC.nodule, spacing_mm=DISC.spacing_mm)
+    on_wall = SliceStack.of_series(DISC.id, hu=walled, nodule=DISC.nodule, spacing_mm=DISC.spacing_mm)
     assert len(find_donors([on_wall])) < 6
     double = DISC.nodule | DISC.nodule[:, ::-1, ::-1]
-    two = SliceStack(id=DISC.id, hu=DISC.hu, nodule=double, spacing_mm=DISC.spacing_mm)
+    two = SliceStack.of_series(DISC.id, hu=DISC.hu, nodule=double, spacing_mm=DISC.spacing_mm)
     apart = [i for i in range(6) if not (DISC.nodule[i] & DISC.nodule[i, ::-1, ::-1]).any()]
     assert not set(apart) & set(find_donors([two]).index.tolist())
 
@@ -132,6 +133,38 @@ def test_each_epoch_has_the_shares_that_were_asked_for() -> None:
     assert sum(len(part.place) for part in crops.split(7)) == 100
     none = draw_crops(scans(), wrong[:0], count=100, shares=shares, generator=generator)
     assert len(none.place) == 100
+
+
+@pytest.mark.parametrize("reach_mm", [10.0, 15.0])
+def test_a_nodule_is_pasted_where_no_wall_and_no_trunk_is_within_its_reach(reach_mm: float) -> None:
+    crops = drawn_with_reach(reach_mm)
+    place = crops.place[crops.donor >= 0]
+    assert 10 < len(place) <= 40
+    half = int(reach_mm / 2)  # pixels of 2 mm
+    for index, row, column in place.tolist():
+        around = chest().hu[index - 6, row - half : row + half + 1, column - half : column + half + 1]
+        assert around.max() == -850
+
+
+def test_a_nodule_that_has_room_nowhere_is_not_pasted() -> None:
+    crops = drawn_with_reach(60.0)
+    assert (crops.donor == -1).all()
+    assert len(crops.place) == 100
+
+
+def drawn_with_reach(reach_mm: float) -> Pasting:
+    found = scans()
+    donors = replace(found.donors, reach_mm=torch.full((6,), reach_mm))
+    shares = ScanShares(crops=1.0, pasted=0.4)
+    generator = torch.Generator().manual_seed(0)
+    none = torch.zeros((0, 3), dtype=torch.int64)
+    return draw_crops(replace(found, donors=donors), none, count=100, shares=shares, generator=generator)
+
+
+def test_the_reach_of_a_donor_is_that_of_its_mask() -> None:
+    donors = find_donors([DISC])
+    half = [np.ptp(np.argwhere(mask), axis=0) / 2 * (0.7, 0.8) for mask in DISC.nodule]
+    assert donors.reach_mm.numpy() == pytest.approx(np.max(half, axis=1), abs=0.8)
 
 
 class _Bright(nn.Module):

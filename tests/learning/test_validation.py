@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from slicestream.learning.data import SliceSet
 from slicestream.learning.device import choose_device
 from slicestream.learning.recipe import Recipe
-from slicestream.learning.validation import score_that_keeps
+from slicestream.learning.validation import Found, find
 from slicestream.volumes.slices import SliceStack
 from slicestream.volumes.volume import SeriesId, Window
 
@@ -33,12 +33,15 @@ def slices(*squares: tuple[int, bool]) -> SliceSet:
         hu[index, 4:8, 4:8] = level
         nodule[index, 4:8, 4:8] = drawn
     series = SeriesId(patient="0" * 16, series="1" * 16)
-    return SliceSet.from_stacks([SliceStack(id=series, hu=hu, nodule=nodule, spacing_mm=(1.0, 1.0, 1.0))])
+    return SliceSet.from_stacks([SliceStack.of_series(series, hu=hu, nodule=nodule, spacing_mm=(1.0, 1.0, 1.0))])
+
+
+def found(given: SliceSet) -> Found:
+    return find(_Echo(), given, recipe=RECIPE, device=choose_device("cpu", threads=1), threshold=0.3)
 
 
 def least(given: SliceSet, share: float) -> float:
-    device = choose_device("cpu", threads=1)
-    return score_that_keeps(_Echo(), given, recipe=RECIPE, device=device, threshold=0.3, share=share)
+    return found(given).score_that_keeps(share)
 
 
 def test_share_of_the_nodules_found_reaches_the_score() -> None:
@@ -50,6 +53,12 @@ def test_share_of_the_nodules_found_reaches_the_score() -> None:
 def test_what_readers_did_not_draw_or_nobody_found_says_nothing() -> None:
     assert least(slices((400, False), (800, True), (200, True)), 1.0) == pytest.approx(0.8, abs=1e-3)
     assert least(slices((900, False), (100, True)), 0.95) == 0.0
+
+
+def test_what_readers_did_not_draw_is_a_candidate_that_hits_nothing() -> None:
+    both = found(slices((400, False), (800, True), (200, True)))
+    assert both.scores.tolist() == pytest.approx([0.4, 0.8], abs=1e-3)
+    assert both.hits.tolist() == [False, True]
 
 
 def test_what_hardly_overlaps_is_no_hit() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from slicestream.volumes.patches import PATCHES, SCALES_MM, SHAPE, Slab, windowed
-from slicestream.volumes.slices import SliceStack, read_slices, write_slices
+from slicestream.volumes.slices import SliceStack, choose_slices, read_slices, write_slices
 from slicestream.volumes.volume import SeriesId, Window
 
 EVERYWHERE = np.inf
@@ -53,28 +53,16 @@ def test_finer_voxels_are_averaged_so_that_noise_falls():
 
 
 def test_gaps_between_slices_are_kept_through_the_file(tmp_path):
-    hu = np.zeros((3, 32, 32), np.int16)
-    stack = SliceStack(
-        id=SeriesId(patient="0" * 16, series="1" * 16), hu=hu, nodule=hu.astype(np.uint8), spacing_mm=(1.0, 1.0, 1.0),
-        numbers=(4, 5, 9),
-    )  # fmt: skip
-    write_slices(tmp_path / "a.slices", [stack])
+    hu = np.zeros((12, 32, 32), np.int16)
+    series = SeriesId(patient="0" * 16, series="1" * 16)
+    whole = SliceStack.of_series(series, hu=hu, nodule=hu.astype(np.uint8), spacing_mm=(1.0, 1.0, 1.0))
+    write_slices(tmp_path / "a.slices", [choose_slices(whole, np.array([4, 5, 9]))])
     (read,) = read_slices(tmp_path / "a.slices")
     assert read.slices_mm.tolist() == [4.0, 5.0, 9.0]
     slab = Slab(values=read.hu, slices_mm=read.slices_mm, spacing_mm=read.spacing_mm)
     assert slab.place_mm(np.array([1.0, 16.0, 16.0]))[0] == 5.0
     known = slab.cut(slab.place_mm(np.array([1.5, 16.0, 16.0])), scale_mm=1.0, reach_mm=EVERYWHERE)[1, :, 12, 12]
     assert known.tolist() == [1, 1, 1, 0, 0, 1, 1, 0]  # planes from 3.5 mm to 10.5 mm
-
-
-@pytest.mark.parametrize("numbers", [(1, 2), (3, 2, 1), (1, 1, 2)])
-def test_slice_numbers_that_cannot_be_are_refused(numbers):
-    hu = np.zeros((3, 4, 4), np.int16)
-    with pytest.raises(ValueError, match="do not fit 3 images, or do not ascend"):
-        SliceStack(
-            id=SeriesId(patient="0" * 16, series="1" * 16), hu=hu, nodule=hu.astype(np.uint8), spacing_mm=(1, 1, 1),
-            numbers=numbers,
-        )  # fmt: skip
 
 
 def test_unknown_voxels_are_black_in_every_window():

@@ -62,7 +62,7 @@ def test_series_empty_in_both_counts_per_slice_as_one_and_per_case_not_at_all():
 def test_nothing_at_all_gives_null_and_no_division():
     empty = summarise([case(labels(), labels())], split="all")
     assert values(empty["iou"])["pooled"] is None
-    assert empty["nodules"]["sensitivity"] == dict.fromkeys(["all", "under_3", "3-10", "10-30", "30+"])
+    assert empty["nodules"]["sensitivity"] == dict.fromkeys(["all", "under_3", "3-6", "6-10", "10-30", "30+"])
     assert empty["nodules"]["false_positives_per_scan"] == 0.0
     none = summarise([], split="all")
     assert none["nodules"]["false_positives_per_scan"] is None
@@ -70,12 +70,12 @@ def test_nothing_at_all_gives_null_and_no_division():
 
 
 def test_nodules_fall_into_bins_that_hold_their_lower_bound():
-    # rows of 2, 3, 9, 10, 30 pixels of 1 mm: diameters 2, 3, 9, 10, 30 mm
-    drawn = labels(*(np.s_[1, row * 5, 0:width] for row, width in enumerate([2, 3, 9, 10, 30])))
-    found = labels(np.s_[1, 0, 0:2], np.s_[1, 10, 0:9])
+    # rows of 2, 3, 6, 10, 30 pixels of 1 mm: diameters 2, 3, 6, 10, 30 mm
+    drawn = labels(*(np.s_[1, row * 5, 0:width] for row, width in enumerate([2, 3, 6, 10, 30])))
+    found = labels(np.s_[1, 0, 0:2], np.s_[1, 10, 0:6])
     nodules = summarise([case(found, drawn)], split="test")["nodules"]
-    assert nodules["counts"] == {"under_3": 1, "3-10": 2, "10-30": 1, "30+": 1}
-    assert nodules["sensitivity"] == {"all": 0.4, "under_3": 1.0, "3-10": 0.5, "10-30": 0.0, "30+": 0.0}
+    assert nodules["counts"] == {"under_3": 1, "3-6": 1, "6-10": 1, "10-30": 1, "30+": 1}
+    assert nodules["sensitivity"] == {"all": 0.4, "under_3": 1.0, "3-6": 0.0, "6-10": 1.0, "10-30": 0.0, "30+": 0.0}
     assert nodules["count"] == 5
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
+import io
 import json
 import math
 import os
@@ -13,8 +15,11 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from output_cases import program
 from slicestream.__main__ import main
 from slicestream.dicom.pseudonyms import pseudonym, read_key
 
@@ -108,6 +113,24 @@ def test_the_tutorial_segments_its_patient_with_the_demos_model(demo: tuple[Path
         assert re.search(r"^1 series: 1 DICOM SEG, 1 DICOM SR, ", tutorial, flags=re.M)
     finally:
         shutil.rmtree(made)
+
+
+def test_the_sites_pictures_are_of_report_and_viewer(demo: tuple[Path, Path]) -> None:
+    spec = importlib.util.spec_from_file_location("site_pictures", ROOT / "docs/site_pictures.py")
+    assert spec is not None
+    assert spec.loader is not None
+    hook = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hook)
+    taken = {name: _grey(png) for name, png in hook.take(demo[1], program("chromium", "chromium")).items()}
+    assert {name: picture.shape[1] for name, picture in taken.items()} == {
+        name: width for name, (_, _, width, _) in hook.PICTURES.items()
+    }
+    assert all(picture.std() > 10 for picture in taken.values())  # an empty page has none
+    assert taken["report-dark"].mean() < 128 < taken["report"].mean()
+
+
+def _grey(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png)).convert("L"))
 
 
 def _apart_mm(row: dict[str, str], nodule: dict[str, str]) -> float:

@@ -16,9 +16,10 @@ from typing import Any
 from slicestream.errors import ArtefactError
 from slicestream.figures.nodules import COLUMNS, STATUSES
 from slicestream.volumes.documents import MAX_BYTES, Facts, brief, read_json
+from slicestream.volumes.energy import NO_COUNTER
 
 OVERLAPS = ("pooled", "per_slice", "per_slice_empty_is_one", "per_slice_annotated", "per_case")
-SIZES = ("all", "under_3", "3-10", "10-30", "30+")
+SIZES = ("all", "under_3", "3-6", "6-10", "10-30", "30+")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +37,8 @@ class Record:
     unit: str
     bytes_in: int
     bytes_out: int
+    energy_j: float | None = None
+    energy_from: str = NO_COUNTER
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
     versions: Mapping[str, str]
@@ -62,6 +65,7 @@ def read_metrics(path: Path) -> Facts:
         for name in ("operating_points", "false_positives_per_scan_at"):  # older files have none
             for figure in metrics.get(name, {}).values():
                 _check_interval(figure)
+        _check_interval(metrics.get("calibration", {}).get("error", {"value": None, "low": None, "high": None}))
         _check_interval({"value": None, **metrics.get("volume_error", {"low": None, "high": None})})
         for case in metrics["cases_detail"]:
             _check_case(case)
@@ -133,6 +137,9 @@ def _record(path: Path) -> Record:
             items=int(document["items"]),
             bytes_in=int(document["bytes_in"]),
             bytes_out=int(document["bytes_out"]),
+            # older records have none
+            energy_j=None if document.get("energy_j") is None else finite(document["energy_j"]),
+            energy_from=str(document.get("energy_from", NO_COUNTER)),
             inputs=_texts(document["inputs"]),
             outputs=_texts(document["outputs"]),
             versions=_texts(document["versions"]),

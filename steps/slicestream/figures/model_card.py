@@ -72,9 +72,10 @@ def model_card(facts: CardFacts) -> str:
 def _model_rows(card: Facts) -> Iterable[tuple[str, Any]]:
     yield "architecture", _get(card, "architecture")
     yield "kind", "2D U-Net, slice by slice; probability of nodule per pixel"
+    yield "neighbouring slices on either side, seen as channels", _get(card, "context")
     if "reach_mm" in card:
         yield "second network", "3D, at two scales; scores each candidate anew"
-    for name in ("format", "version", "labels", "threshold", "min_score"):
+    for name in ("format", "version", "labels", "threshold", "min_score", "temperature"):
         yield name.replace("_", " "), _get(card, name)
     yield "spacing it was trained at, row and column, mm", _get(card, "spacing_mm")
     yield "window, HU", [_get(card, "window", "low_hu"), _get(card, "window", "high_hu")]
@@ -149,6 +150,7 @@ def _results(metrics: Facts | None) -> list[str]:
         (f"sensitivity at {_text(rate)} false positives per scan", *_interval(point))
         for rate, point in metrics.get("operating_points", {}).items()
     ]
+    calibration = [("expected calibration error of scores", *_interval(_get(metrics, "calibration", "error")))]
     error = metrics.get("volume_error")
     volumes = [
         (
@@ -159,15 +161,16 @@ def _results(metrics: Facts | None) -> list[str]:
     return [
         f"Side: {_text(metrics['split'])}. Patients: {_text(metrics['patients'])}, series: {_text(metrics['cases'])}, "
         f"slices: {_text(metrics['slices'])}, nodules: {_text(nodules['count'])}.",
-        _table(("figure", "value", "low", "high"), [*overlaps, *sizes, *rates, *points, *volumes]),
+        _table(("figure", "value", "low", "high"), [*overlaps, *sizes, *rates, *points, *calibration, *volumes]),
         f"{NOTHING}: nothing to compute it from. Sizes are longest diameters in mm. Definitions:",
         "\n".join(f"- {_text(name)}: {_text(words)}" for name, words in sorted(definitions.items())),
     ]
 
 
 def _limits(facts: CardFacts) -> list[str]:
+    near = "" if not _get(facts.card, "context") else f" with {_text(_get(facts.card, 'context'))} on either side"
     lines = [
-        "One slice at a time: what only the slices beside it show, such as a vessel that runs through, it cannot see.",
+        f"One slice at a time{near}: what only others show, such as a vessel that runs through, it cannot see.",
         f"Tested, if at all, on the cohort it was trained on; on other scanners, protocols and populations: {UNKNOWN}.",
         "The reference is what readers drew; readers differ among themselves, and nobody measured by how much here.",
         "Candidates outside the lung mask are dropped, unless that was switched off: what lies there is missed.",

@@ -18,7 +18,7 @@ from slicestream import RESEARCH_ONLY, __version__
 from slicestream.figures import course, plots, tables
 from slicestream.figures.facts import OVERLAPS, Record
 from slicestream.figures.gallery import Picture
-from slicestream.figures.kpis import kpis
+from slicestream.figures.kpis import figures, kpis
 from slicestream.figures.nodules import STATUSES
 from slicestream.figures.words import FILTERS
 from slicestream.volumes.documents import Facts
@@ -56,6 +56,11 @@ class Content:
     sites: tuple[Sequence[course.Job], Sequence[course.Link]] | None = None
     viewer: bool = False
 
+    @property
+    def jobs_and_links(self) -> tuple[Sequence[course.Job], Sequence[course.Link]]:
+        """Return jobs and links: those of the sites, else what the run records tell of them."""
+        return self.sites or course.jobs_of(self.records)
+
 
 def render(content: Content) -> str:
     """Return the page. Every text is escaped; nothing in it reaches out of the file."""
@@ -92,6 +97,7 @@ def render(content: Content) -> str:
         pictured=_pictured(rows),
         shown=[name for name in content.split if name["side"] != "all"],
         kpis=kpis(content.records),
+        figures=figures(content.records, links),
         parameters=tables.parameters(content.records),
         command=tables.command(content.records, scored=content.metrics is not None),
         versions=_versions(content.records),
@@ -123,7 +129,7 @@ def _pictured(rows: Sequence[Facts]) -> dict[str, list[Facts]]:
 
 def _plots(content: Content, rows: Sequence[Facts]) -> tuple[Facts, Sequence[course.Link]]:
     """Return what the plots are drawn from, empty where there is nothing for one, and the sites' links."""
-    jobs, links = content.sites or course.jobs_of(content.records)
+    jobs, links = content.jobs_and_links
     metrics, shown = content.metrics, tables.anchors(rows[:ROWS_SHOWN])
     data = {
         "froc": plots.froc(metrics) if metrics else None,

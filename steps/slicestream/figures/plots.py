@@ -17,7 +17,8 @@ Z95 = 1.959964
 SIZES = {
     "all": "all sizes",
     "under_3": "under 3 mm",
-    "3-10": "3 to < 10 mm",
+    "3-6": "3 to < 6 mm",
+    "6-10": "6 to < 10 mm",
     "10-30": "10 to < 30 mm",
     "30+": "30 mm and over",
 }

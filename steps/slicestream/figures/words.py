@@ -54,6 +54,17 @@ def _size(count: int) -> str:
     return f"{size:.1f} TB"
 
 
+def _measured(value: float | None, unit: str) -> str:
+    """Return a KPI: seconds, bytes, joules, or a plain ratio where the unit is empty."""
+    if value is None:
+        return "–"
+    if unit == "J":
+        return f"{value / 3600:.2f} Wh"
+    if unit == "B":
+        return _size(round(value))
+    return _duration(value) if unit == "s" else _number(value)
+
+
 def _digest(hashes: Mapping[str, str]) -> str:
     """Return 12 hex digits that stand for a set of files: SHA-256 over their names and content hashes."""
     lines = "\n".join(f"{name} {value}" for name, value in sorted(hashes.items()))
@@ -81,6 +92,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "percent": _percent,
     "duration": _duration,
     "size": _size,
+    "measured": _measured,
     "digest": _digest,
     "clock": _clock,
     "per": _per,

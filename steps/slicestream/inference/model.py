@@ -33,6 +33,8 @@ class Model:
     window : HU shown to the network as 0 to 1
     threshold : probability from which a voxel counts as nodule, chosen on the validation side
     min_score : score from which a candidate is kept, chosen there too; 0 where the model says none
+    temperature : what the logits of scores are divided by, chosen there too; 1 where the model says none
+    context : neighbouring slices on either side that it sees as further channels
     reach_mm : how far along the slices its second network looks, which scores candidates anew; None where it has none
     content_hash : what masks made with it are bound to
     """
@@ -41,21 +43,26 @@ class Model:
     window: Window
     threshold: float
     min_score: float
+    temperature: float
+    context: int
     reach_mm: float | None
     content_hash: str
     session: Any = field(repr=False)
 
-    def probability(self, image_B1HW: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return probabilities (B, 1, H, W) of windowed images; H and W are multiples of 16. Raises ModelError."""
-        ports = {"image": image_B1HW}
+    def probability(self, image_BCHW: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return probabilities (B, 1, H, W) of windowed images (B, 2 * context + 1, H, W). Raises ModelError.
+
+        H and W are multiples of 16.
+        """
+        ports = {"image": image_BCHW}
         if self.reach_mm is not None:
             ports["patches"] = np.zeros((0, *PATCHES), np.float32)  # one graph, two networks: none for the other
-        return self._run("probability", ports, image_B1HW.shape)
+        return self._run("probability", ports, image_BCHW[:, :1].shape)
 
     def score(self, patches_NSKDHW: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return what the second network says of windowed patches, (N,). Raises ModelError."""
-        ports = {"image": np.zeros((0, 1, MULTIPLE, MULTIPLE), np.float32), "patches": patches_NSKDHW}
-        return self._run("score", ports, patches_NSKDHW.shape[:1])
+        none = np.zeros((0, 2 * self.context + 1, MULTIPLE, MULTIPLE), np.float32)
+        return self._run("score", {"image": none, "patches": patches_NSKDHW}, patches_NSKDHW.shape[:1])
 
     def _run(
         self, output: str, ports: Mapping[str, NDArray[np.float32]], shape: tuple[int, ...]
@@ -98,7 +105,7 @@ def load_model(path: Path, *, threads: int) -> Model:
             f"{path}: the engine cannot load it ({_first_line(error)}). Fetch or train it again."
         ) from error
     metadata = session.get_modelmeta().custom_metadata_map
-    _check_ports(path, session, reduces="reach_mm" in metadata)
+    _check_ports(path, session, metadata.get("context", "0"), reduces="reach_mm" in metadata)
     try:
         return Model(content_hash=sealed, session=session, **_settings(metadata))
     except (KeyError, TypeError, ValueError) as error:
@@ -117,6 +124,9 @@ def _settings(metadata: Mapping[str, str]) -> dict[str, Any]:
     min_score = float(json.loads(metadata.get("min_score", "0")))
     if not 0 <= min_score < 1:
         raise ValueError(f"min_score {min_score}")
+    temperature = float(json.loads(metadata.get("temperature", "1")))
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature {temperature}")
     reach_mm = json.loads(metadata.get("reach_mm", "null"))
     if reach_mm is not None and not 0 <= float(reach_mm) < math.inf:
         raise ValueError(f"reach_mm {reach_mm}")
@@ -126,23 +136,24 @@ def _settings(metadata: Mapping[str, str]) -> dict[str, Any]:
         "window": window,
         "threshold": threshold,
         "min_score": min_score,
+        "temperature": temperature,
+        "context": int(metadata.get("context", "0")),
         "reach_mm": None if reach_mm is None else float(reach_mm),
     }
 
 
-def _check_ports(path: Path, session: Any, *, reduces: bool) -> None:
+def _check_ports(path: Path, session: Any, context: str, *, reduces: bool) -> None:
     """Raise ModelError unless the ports are those of a segmentation network and, where one `reduces`, of the second."""
-    wanted: tuple[dict[str, tuple[int | None, ...]], dict[str, tuple[int | None, ...]]]
-    wanted = {"image": (None, 1, None, None)}, {"probability": (None, 1, None, None)}
+    channels = 2 * int(context) + 1 if context.isdecimal() else 1
+    inputs: dict[str, tuple[int | None, ...]] = {"image": (None, channels, None, None)}
+    outputs: dict[str, tuple[int | None, ...]] = {"probability": (None, 1, None, None)}
     if reduces:
-        wanted = {**wanted[0], "patches": (None, *PATCHES)}, {**wanted[1], "score": (None,)}
-    for role, fits, ports in zip(
-        ("input", "output"), wanted, (session.get_inputs(), session.get_outputs()), strict=True
-    ):
+        inputs["patches"], outputs["score"] = (None, *PATCHES), (None,)
+    for role, wanted, ports in (("input", inputs, session.get_inputs()), ("output", outputs, session.get_outputs())):
         found = {port.name: tuple(n if isinstance(n, int) else None for n in port.shape) for port in ports}
-        if found != fits or any(port.type != "tensor(float)" for port in ports):
+        if found != wanted or any(port.type != "tensor(float)" for port in ports):
             listed = ", ".join(f"{port.name} {port.type} {port.shape}" for port in ports)
-            needed = ", ".join(f"'{name}' tensor(float) {_shape(shape)}" for name, shape in fits.items())
+            needed = ", ".join(f"'{name}' tensor(float) {_shape(shape)}" for name, shape in wanted.items())
             raise ModelError(
                 f"{path}: {role} is {listed}; need {needed}. "
                 "This network is of another architecture: give a model.onnx of `slicestream train`."

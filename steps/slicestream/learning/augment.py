@@ -1,6 +1,7 @@
 """Batches of crops, turned, scaled, flipped and jittered, made on the device in one go from `SliceSet`'s flat pixels.
 
-B batch, P patch side, N pixel. An affine map takes each pixel of the patch to a place in its slice, and the four
+B batch, C channel, P patch side, N pixel. The channels of an image are neighbouring slices, moved alike; the mask is
+that of the middle one. An affine map takes each pixel of the patch to a place in its slice, and the four
 neighbours there are gathered: slices of any size meet in one batch and no pixel is touched that is not needed.
 """
 
@@ -11,8 +12,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from slicestream.learning.blending import blended
 from slicestream.learning.data import SliceSet
 from slicestream.learning.recipe import Augmentation
 from slicestream.volumes.volume import AIR_HU, Window
@@ -29,11 +30,11 @@ def make_batch(
     augmentation: Augmentation,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Return images float32 (B, 1, P, P) in [0, 1] and masks float32 (B, 1, P, P), 0 or 1, of slices `chosen` (B,)."""
+    """Return images float32 (B, C, P, P) in [0, 1] and masks float32 (B, 1, P, P), 0 or 1, of slices `chosen` (B,)."""
     device = slices.hu.device
     dice = torch.rand((len(chosen), 12), generator=generator).to(device)
     centre = _centres(slices, chosen, patch=patch, augmentation=augmentation, dice=dice[:, :5])
-    hu, nodule = _seen(slices, chosen, centre=centre, matrix=_matrices(augmentation, dice[:, 5:9]), patch=patch)
+    hu, nodule = _stacked(slices, chosen, centre=centre, matrix=_matrices(augmentation, dice[:, 5:9]), patch=patch)
     hu = _jitter(hu, augmentation, dice[:, 9:], generator)
     return _scaled(hu, window), (nodule > 0.5).float().unsqueeze(1)
 
@@ -77,7 +78,7 @@ def make_scan_batch(
     offset = (dice[:, :2] - 0.5) * (patch - _MARGIN_PX)
     matrix = _matrices(augmentation, dice[:, 2:6])
     centre = pasting.place[:, 1:].to(device).float() - (matrix @ offset[:, :, None])[:, :, 0]
-    hu, nodule = _seen(slices, chosen, centre=centre, matrix=matrix, patch=patch)
+    hu, nodule = _stacked(slices, chosen, centre=centre, matrix=matrix, patch=patch)
     hu, nodule = _pasted(slices, pasting, (hu, nodule), offset=offset, turn=_matrices(augmentation, dice[:, 6:10]))
     hu = _jitter(hu, augmentation, dice[:, 10:], generator)
     return _scaled(hu, window), (nodule > 0.5).float().unsqueeze(1)
@@ -86,9 +87,9 @@ def make_scan_batch(
 def _pasted(
     slices: SliceSet, pasting: Pasting, crop: tuple[Tensor, Tensor], *, offset: Tensor, turn: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return HU and nodule share of `crop` with the donors' nodules in it: their contrast to the lung around is kept.
+    """Return HU and nodule share of `crop` with the donors' nodules in it, at the scale of the scan.
 
-    Donors are taken at the scale of the scan, with a rim of 2 pixels that fades over 2 more.
+    A neighbour gets what the donor's series shows as far up or down.
     """
     hu, nodule = crop
     with_one = torch.nonzero(pasting.donor.to(hu.device) >= 0).flatten()
@@ -96,17 +97,36 @@ def _pasted(
         return crop
     donor = pasting.donor.to(hu.device)[with_one]
     scan = pasting.place[:, 0].to(hu.device)[with_one]
+    around_hu = pasting.around_hu.to(hu.device)[with_one]
     matrix = turn[with_one] * (slices.pixel_mm[scan] / slices.pixel_mm[donor])[:, None, None]
     middle = pasting.middle.to(hu.device)[with_one] - (matrix @ offset[with_one][:, :, None])[:, :, 0]
-    there, drawn = _seen(slices, donor, centre=middle, matrix=matrix, patch=hu.shape[-1])
-    rim = functional.max_pool2d((drawn > 0.5).float()[:, None], 5, 1, 2)
-    weight = functional.avg_pool2d(rim, 5, 1, 2)[:, 0]
-    total = weight.sum((1, 2)).clamp(min=1)
-    local = (weight * hu[with_one]).sum((1, 2)) / total
-    matched = there + (local - pasting.around_hu.to(hu.device)[with_one])[:, None, None]
-    hu[with_one] += weight * (matched - hu[with_one])
-    nodule[with_one] = torch.maximum(nodule[with_one], drawn)
+    for channel in range(hu.shape[1]):
+        away = channel - slices.context
+        shown, reaches = _donor_beside(slices, donor, away * slices.slice_mm[scan])
+        there, drawn = _seen(slices, shown, centre=middle, matrix=matrix, patch=hu.shape[-1])
+        drawn = drawn * reaches[:, None, None]
+        hu[with_one, channel] = blended(hu[with_one, channel], there, drawn, around_hu)
+        if not away:
+            nodule[with_one] = torch.maximum(nodule[with_one], drawn)
     return hu, nodule
+
+
+def _donor_beside(slices: SliceSet, donor: Tensor, away_mm: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the slices so far above donors (below, where negative), and whether their nodules reach there, float32.
+
+    Series that end before show their last slice again, as far as a ball of the area in the donor's slice would reach.
+    """
+    found, known = slices.walk(donor, torch.round(away_mm / slices.slice_mm[donor]).long())
+    radius_mm = (slices.nodule_count[donor] / math.pi) ** 0.5 * slices.pixel_mm[donor]
+    return found, (known | (away_mm.abs() < radius_mm)).float()
+
+
+def _stacked(slices: SliceSet, chosen: Tensor, *, centre: Tensor, matrix: Tensor, patch: int) -> tuple[Tensor, Tensor]:
+    """Return HU (B, C, P, P) of slices `chosen` and their neighbours, and the nodule share (B, P, P) of the former."""
+    seen = [
+        _seen(slices, shown, centre=centre, matrix=matrix, patch=patch) for shown in slices.around[chosen].unbind(dim=1)
+    ]
+    return torch.stack([hu for hu, _ in seen], dim=1), seen[slices.context][1]
 
 
 def _seen(slices: SliceSet, chosen: Tensor, *, centre: Tensor, matrix: Tensor, patch: int) -> tuple[Tensor, Tensor]:
@@ -118,7 +138,7 @@ def _seen(slices: SliceSet, chosen: Tensor, *, centre: Tensor, matrix: Tensor, p
 
 
 def _scaled(hu: Tensor, window: Window) -> Tensor:
-    return ((hu - window.low_hu) / (window.high_hu - window.low_hu)).clamp_(0, 1).unsqueeze(1)
+    return ((hu - window.low_hu) / (window.high_hu - window.low_hu)).clamp_(0, 1)
 
 
 def _centres(slices: SliceSet, chosen: Tensor, *, patch: int, augmentation: Augmentation, dice: Tensor) -> Tensor:
@@ -165,9 +185,9 @@ def _bilinear(
 
 def _jitter(hu: Tensor, augmentation: Augmentation, dice: Tensor, generator: torch.Generator) -> Tensor:
     """Return HU with brightness, contrast (about -500 HU, the middle of lung and soft tissue) and noise changed."""
-    signed = (2 * dice - 1)[:, :, None, None]
+    signed = (2 * dice - 1)[:, :, None, None, None]
     hu = (hu + 500) * (1 + augmentation.gain * signed[:, 0]) - 500 + augmentation.shift_hu * signed[:, 1]
     if augmentation.noise_hu:
         noise = torch.randn(hu.shape, generator=generator).to(hu.device)
-        hu = hu + noise * (augmentation.noise_hu * dice[:, 2, None, None])
+        hu = hu + noise * (augmentation.noise_hu * dice[:, 2, None, None, None])
     return hu

@@ -36,13 +36,16 @@ class Side:
         return {"patients": len(self.patients), "slices": len(self.slices), "annotated_slices": self.annotated}
 
 
-def read_side(paths: Sequence[Path], *, side: str, multiple: int, scan_patch: int | None = None) -> Side:
+def read_side(
+    paths: Sequence[Path], *, side: str, multiple: int, context: int = 0, scan_patch: int | None = None
+) -> Side:
     """Read the shards of one side ("training" or "validation"); look for whole scans where crops have `scan_patch` px.
 
     Raises
     ------
     ArtefactError
-        A shard is damaged or missing, a series comes twice, or a slice is smaller than `multiple` pixels.
+        A shard is damaged or missing, a series comes twice, a slice is smaller than `multiple` pixels, or fewer than
+        `context` neighbours were packed.
     SplitError
         No slice has a nodule.
     """
@@ -52,15 +55,15 @@ def read_side(paths: Sequence[Path], *, side: str, multiple: int, scan_patch: in
         stacks += read_slices(path)
         hashes[path.name] = read_header(path, "slices")[1]
     stacks = [stack for stack in stacks if len(stack.hu)]
-    _check(stacks, side=side, multiple=multiple)
-    spacing = [stack.spacing_mm for stack in stacks for _ in range(len(stack.hu))]
-    slices = SliceSet.from_stacks(stacks)
+    _check(stacks, side=side, multiple=multiple, context=context)
+    spacing = [stack.spacing_mm for stack in stacks for _ in range(int(stack.trained.sum()))]
+    slices = SliceSet.from_stacks(stacks, context=context)
     return Side(
         slices=slices,
         stacks=tuple(slices.views(stacks)),
         hashes=hashes,
         patients=frozenset(stack.id.patient for stack in stacks),
-        annotated=sum(int(stack.nodule.any(axis=(1, 2)).sum()) for stack in stacks),
+        annotated=sum(int(stack.nodule[stack.trained].any(axis=(1, 2)).sum()) for stack in stacks),
         spacing_mm=(statistics.median(row for _, row, _ in spacing), statistics.median(col for _, _, col in spacing)),
         scans=None if scan_patch is None else find_scans(stacks, patch=scan_patch),
     )
@@ -76,7 +79,7 @@ def check_apart(training: Side, validation: Side) -> None:
         )
 
 
-def _check(stacks: Sequence[SliceStack], *, side: str, multiple: int) -> None:
+def _check(stacks: Sequence[SliceStack], *, side: str, multiple: int, context: int) -> None:
     twice = [name for name, count in Counter(str(stack.id) for stack in stacks).items() if count > 1]
     if twice:
         raise ArtefactError(
@@ -90,7 +93,13 @@ def _check(stacks: Sequence[SliceStack], *, side: str, multiple: int) -> None:
             f"--{side}: series {small.id} has slices of {rows}×{columns} pixels; this network needs {multiple} or "
             "more each way. Exclude the patient, or choose another --recipe."
         )
-    if not any(stack.nodule.any() for stack in stacks):
+    lonely = next((stack for stack in stacks if stack.context < context), None)
+    if lonely is not None:
+        raise ArtefactError(
+            f"--{side}: series {lonely.id} was packed with {lonely.context} neighbours on either side of a slice; this "
+            f"recipe sees {context}. Run `slicestream preprocess --context {context}` and split again."
+        )
+    if not any(stack.nodule[stack.trained].any() for stack in stacks):
         raise SplitError(
             f"--{side}: no slice with a nodule in it; need at least one. Check the annotations of the cohort, "
             "or split it with other --fractions."

@@ -5,9 +5,7 @@ N example. All is found on the slices that training has: nothing else of a scan 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
 import cc3d
 import numpy as np
@@ -48,6 +46,11 @@ class Examples:
     def __len__(self) -> int:
         return len(self.stack)
 
+    @property
+    def found(self) -> NDArray[np.bool_]:
+        """Which are candidates of the first stage, (N,)."""
+        return self.score > 0
+
 
 def find_examples(
     network: nn.Module, side: Side, *, recipe: Recipe, device: Device, threshold: float, flips: bool
@@ -59,7 +62,7 @@ def find_examples(
     for number, stack in enumerate(side.stacks):
         chosen = torch.arange(first, first + len(stack.hu), device=slices.hu.device)
         probability = probability_of(network, slices, chosen, recipe=recipe, device=device, flips=flips)
-        for part in _neighbours(stack):
+        for part in stack.runs():
             rows += _judged(number, stack, probability, part=part, threshold=threshold)
         first += len(stack.hu)
     return Examples(
@@ -68,14 +71,6 @@ def find_examples(
         nodule=np.array([row[2] for row in rows], np.bool_),
         score=np.array([row[3] for row in rows], np.float64),
     )
-
-
-def _neighbours(stack: SliceStack) -> Iterator[slice]:
-    """Yield the parts of a stack whose slices lie each beside the next."""
-    gaps = np.flatnonzero(np.diff(stack.slices_mm) > 1.5 * stack.spacing_mm[0]) + 1
-    ends = [0, *gaps.tolist(), len(stack.hu)]
-    for first, end in pairwise(ends):
-        yield slice(first, end)
 
 
 def _judged(

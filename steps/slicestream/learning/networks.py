@@ -31,11 +31,11 @@ class ConvPair(nn.Module):
 class UNet(nn.Module):
     """Ronneberger et al. 2015 (arXiv:1505.04597) with padded convolutions and batch norm."""
 
-    def __init__(self, widths: Sequence[int]) -> None:
+    def __init__(self, widths: Sequence[int], *, channels: int = 1) -> None:
         super().__init__()
-        self.widths = tuple(widths)
+        self.widths, self.channels = tuple(widths), channels
         self.down = nn.ModuleList(
-            ConvPair(before, here) for before, here in zip((1, *widths[:-1]), widths, strict=True)
+            ConvPair(before, here) for before, here in zip((channels, *widths[:-1]), widths, strict=True)
         )
         steps_up = list(zip(widths[:0:-1], widths[-2::-1], strict=True))
         # A 1×1 convolution before upsampling costs a quarter of one after it.
@@ -48,9 +48,9 @@ class UNet(nn.Module):
         """What rows and columns must be a multiple of."""
         return int(2 ** (len(self.widths) - 1))
 
-    def forward(self, image_B1HW: Tensor) -> Tensor:
-        """Bx1xHxW in [0, 1], H and W multiples of `multiple`, to logits Bx1xHxW."""
-        features = self.down[0](image_B1HW)
+    def forward(self, image_BCHW: Tensor) -> Tensor:
+        """BxCxHxW in [0, 1], H and W multiples of `multiple`, to logits Bx1xHxW of the middle slice."""
+        features = self.down[0](image_BCHW)
         skips = []
         for stage in self.down[1:]:
             skips.append(features)
@@ -61,9 +61,12 @@ class UNet(nn.Module):
         return self.head(features)  # type: ignore[no-any-return]
 
 
-def build_unet(widths: Sequence[int]) -> UNet:
-    """Return a U-Net with `widths` channels from the finest to the coarsest level, He-initialised, nodules rare."""
-    network = UNet(widths)
+def build_unet(widths: Sequence[int], *, channels: int = 1) -> UNet:
+    """Return a U-Net of `channels` slices with `widths` channels from the finest to the coarsest level.
+
+    He-initialised, nodules rare.
+    """
+    network = UNet(widths, channels=channels)
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
@@ -75,9 +78,9 @@ def build_unet(widths: Sequence[int]) -> UNet:
     return network
 
 
-def architecture_name(widths: Sequence[int]) -> str:
-    """Return e.g. "unet-24x5": channels at the finest level, number of levels."""
-    return f"unet-{widths[0]}x{len(widths)}"
+def architecture_name(widths: Sequence[int], *, channels: int = 1) -> str:
+    """Return e.g. "unet-24x5": channels at the finest level, number of levels; "unet-24x5-3" where it sees 3 slices."""
+    return f"unet-{widths[0]}x{len(widths)}" + (f"-{channels}" if channels > 1 else "")
 
 
 class ScalePath(nn.Module):

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from slicestream.learning.examples import Examples
 from slicestream.learning.recipe import Augmentation, Reduction
-from slicestream.learning.scans import Scans
+from slicestream.learning.scans import SPARE, Scans
 from slicestream.volumes.patches import Slab
 from slicestream.volumes.slices import SliceStack
 
@@ -45,7 +45,7 @@ class PatchSet:
     ----------
     images, masks : of each stack
     first : int64 (stack,), the number of each stack's first slice among the side's
-    reaches_mm : what each stack with a nodule shows to either side of its middle
+    reaches_mm : half of what each run of neighbours with a nodule shows along the slices
     """
 
     images: tuple[Slab, ...]
@@ -64,7 +64,7 @@ class PatchSet:
             images=tuple(slab(stack, stack.hu) for stack in stacks),
             masks=tuple(slab(stack, stack.nodule) for stack in stacks),
             first=np.cumsum([0, *(len(stack.hu) for stack in stacks[:-1])]),
-            reaches_mm=np.array([len(s.hu) * s.spacing_mm[0] / 2 for s in stacks if s.nodule.any()]),
+            reaches_mm=np.array([reach for stack in stacks for reach in _reaches_mm(stack)]),
         )
 
     def locate(self, pixel: Sequence[float]) -> tuple[int, NDArray[np.float64]]:
@@ -138,20 +138,34 @@ class PatchSampler:
         return stack, place
 
 
+def _reaches_mm(stack: SliceStack) -> list[float]:
+    """Return half of what each run of neighbours with a nodule shows along the slices."""
+    runs = [run for run in stack.runs() if stack.nodule[run].any()]
+    return [(run.stop - run.start) * stack.spacing_mm[0] / 2 for run in runs]
+
+
 def _one_of(places: Tensor, numbers: np.random.Generator) -> list[float]:
     return [float(n) for n in places[numbers.integers(len(places))]]
 
 
 def _pasted(patches: PatchSet, scans: Scans, view: View, numbers: np.random.Generator) -> NDArray[np.float32]:
-    """Return a patch of clear lung of a scan with another patient's nodule in it, its contrast to the lung kept."""
-    patch = patches.cut(*patches.locate(_one_of(scans.places.clear, numbers)), view)
+    """Return a patch of clear lung of a scan with another patient's nodule in it, faded in as `blended` does.
+
+    A nodule that has room nowhere stays where it is.
+    """
     donors, donor = scans.donors, int(numbers.integers(len(scans.donors)))
     stack, place = patches.locate([float(donors.index[donor]), *(float(n) for n in donors.centre[donor])])
     nodule, mask = patches.cut(stack, place, view), patches.cut_mask(stack, place, view)
+    roomy = scans.places.clear[scans.places.room_mm >= SPARE * donors.reach_mm[donor]]
+    if not len(roomy):
+        return nodule
+    patch = patches.cut(*patches.locate(_one_of(roomy, numbers)), view)
     patch[:, 1] *= nodule[:, 1]
-    weights = np.stack([_feathered(share, rim) for share, rim in zip(mask, _RIM, strict=True)]) * patch[:, 1]
-    local = float((weights[0] * patch[0, 0]).sum() / max(weights[0].sum(), 1e-3))
-    patch[:, 0] += weights * (nodule[:, 0] + local - float(donors.around_hu[donor]) - patch[:, 0])
+    fade = np.stack([_feathered(share, rim) for share, rim in zip(mask, _RIM, strict=True)]) * patch[:, 1]
+    lung = float((fade[0] * patch[0, 0]).sum() / max(fade[0].sum(), 1e-3))
+    angle = fade * (np.pi / 2)
+    over_lung = nodule[:, 0] - float(donors.around_hu[donor])
+    patch[:, 0] += (np.cos(angle) - 1) * (patch[:, 0] - lung) + np.sin(angle) * over_lung
     return patch
 
 

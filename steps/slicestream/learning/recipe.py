@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal, get_args
 
 from slicestream.errors import OptionError
 from slicestream.volumes.volume import Window
+
+Sampling = Literal["slices", "nodules"]
+Loss = Literal["dice_bce", "tversky", "unified_focal"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,12 +94,17 @@ class Recipe:
     ----------
     widths : channels from the finest to the coarsest level
     patch_px : side of the square training crops; None: as large as the largest slice, so that all is seen
-    epochs, batch_size : each epoch sees one crop of each slice
+    epochs, batch_size : each epoch sees as many crops as there are slices
+    sampling : "slices", each once; "nodules", those with a nodule as often as it takes to show each nodule as often as
+        the next, however many slices it has, and those without one once
+    context : neighbouring slices on either side that the network sees as further channels; 0: a slice alone
     learning_rate, weight_decay : of AdamW; the rate rises for `warmup` of the steps, then falls as a cosine to 0
     average : decay per step of the moving average of the weights (what is validated and exported); 0: none
-    dice_weight, bce_weight : the loss is their weighted sum
+    loss : "dice_bce", "tversky" or "unified_focal"
+    dice_weight, bce_weight : "dice_bce" is their weighted sum
     kept : share of the validation side's nodules found whose score the model asks of every candidate, 0 to 1; None: it
         asks for none
+    temperature : fit a temperature to the scores of the validation side's candidates
     patience : epochs without a better validation IoU after which training stops
     reduction : of false positives, by a second network; None: the first one's scores stay
     """
@@ -111,12 +119,16 @@ class Recipe:
     warmup: float
     average: float
     patience: int
+    sampling: Sampling = "slices"
+    context: int = 0
+    loss: Loss = "dice_bce"
     dice_weight: float = 1.0
     bce_weight: float = 1.0
     window: Window = field(default_factory=Window)
     augmentation: Augmentation = field(default_factory=Augmentation)
     scans: ScanShares = field(default_factory=ScanShares)
     kept: float | None = None
+    temperature: bool = False
     reduction: Reduction | None = None
 
     def __post_init__(self) -> None:
@@ -128,6 +140,8 @@ class Recipe:
             raise ValueError(f"patch of {self.patch_px} px is not a multiple of {self.multiple}")
         if not (0 <= self.warmup < 1 and 0 <= self.average < 1 and self.dice_weight + self.bce_weight > 0):
             raise ValueError("warmup and average are shares of 1; one loss needs a weight")
+        if self.sampling not in get_args(Sampling) or self.loss not in get_args(Loss) or self.context < 0:
+            raise ValueError(f"sampling {self.sampling}, loss {self.loss}, context {self.context}: unknown")
         if self.kept is not None and not 0 < self.kept <= 1:
             raise ValueError(f"kept {self.kept} is a share, over 0 and up to 1")
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
 from slicestream.learning.cohort import Side
@@ -20,50 +20,36 @@ from slicestream.learning.networks import TwoPath
 from slicestream.learning.patch_set import PatchSampler, PatchSet, View
 from slicestream.learning.recipe import Recipe
 from slicestream.learning.scans import SUSPECT
+from slicestream.learning.validation import Found
 from slicestream.volumes.patches import windowed
 from slicestream.volumes.volume import Window
 
 REACH_QUANTILE = 0.75  # of what stacks with a nodule show to either side
-TEMPERATURES = np.geomspace(1.0, 8.0, 43)  # never surer than it is: the validation side's candidates are few
 _BATCH = 64
 
 
-@dataclass(kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Reducer:
     """A trained network, and what its use must know.
 
     Attributes
     ----------
-    temperature : divides the logits, 1 or more; fitted on the validation side
     reach_mm : slices further from a candidate are not shown, since training has hardly any
-    min_score : what the model asks of a candidate, chosen on the validation side
-    validation : how well candidates of the validation side were told apart
+    found : the first stage's candidates on the validation side, with this network's scores
+    auc_first_stage, auc : how well the scores of either network tell these apart, area under the ROC curve
     """
 
     network: TwoPath
-    temperature: float
     reach_mm: float
-    min_score: float
-    validation: dict[str, float]
-
-    def scorer(self) -> nn.Module:
-        """Return what takes windowed patches (N, S, K, D, H, W) to scores (N,)."""
-        return _Scorer(self.network, self.temperature)
-
-
-class _Scorer(nn.Module):
-    def __init__(self, network: TwoPath, temperature: float) -> None:
-        super().__init__()
-        self.network, self.temperature = network, temperature
-
-    def forward(self, patches_NSKDHW: Tensor) -> Tensor:
-        return torch.sigmoid(self.network(patches_NSKDHW) / self.temperature)
+    found: Found
+    auc_first_stage: float
+    auc: float
 
 
 def train_reducer(
     first_stage: nn.Module, sides: tuple[Side, Side], *, recipe: Recipe, threshold: float, seed: int, device: Device
 ) -> Reducer:
-    """Train on the training side's candidates and on other tissue; calibrate on the validation side's candidates.
+    """Train on the training side's candidates and on other tissue; score the validation side's candidates.
 
     `threshold` is the first stage's. On the training side, which it knows by heart, less makes a candidate.
     """
@@ -83,8 +69,15 @@ def train_reducer(
     network = _trained(sampler, window=recipe.window, seed=seed, device=device)
     reach_mm = round(float(np.quantile(patches.reaches_mm, REACH_QUANTILE)), 3)
     new = find_examples(first_stage, validation, recipe=recipe, device=device, threshold=threshold, flips=True)
-    logits = score(network, validation, new, window=recipe.window, reach_mm=reach_mm, device=device)
-    return _calibrated(network, new, logits, reach_mm=reach_mm, kept=recipe.kept)
+    scores = score(network, validation, new, window=recipe.window, reach_mm=reach_mm, device=device)
+    found = Found(scores=scores[new.found], hits=new.nodule[new.found])
+    return Reducer(
+        network=network,
+        reach_mm=reach_mm,
+        found=found,
+        auc_first_stage=area_under_curve(new.score[new.found], found.hits),
+        auc=area_under_curve(found.scores, found.hits),
+    )
 
 
 def _trained(sampler: PatchSampler, *, window: Window, seed: int, device: Device) -> TwoPath:
@@ -113,42 +106,15 @@ def _trained(sampler: PatchSampler, *, window: Window, seed: int, device: Device
 def score(
     network: TwoPath, side: Side, examples: Examples, *, window: Window, reach_mm: float, device: Device
 ) -> NDArray[np.float64]:
-    """Return the logit of each example (N,), seen as it is at inference."""
+    """Return the score of each example (N,), seen as it is at inference."""
     patches, still = PatchSet.from_stacks(side.stacks), View(reach_mm=reach_mm, shift_mm=np.zeros(3))
-    logits = [np.zeros(0)]
+    scores = [np.zeros(0)]
     for first in range(0, len(examples), _BATCH):
         some = slice(first, first + _BATCH)
         cut = [patches.cut(int(s), p, still) for s, p in zip(examples.stack[some], examples.place[some], strict=True)]
         image = torch.from_numpy(windowed(np.stack(cut), window)).to(device.torch_device)
-        logits.append(network(image).double().cpu().numpy())
-    return np.concatenate(logits)
-
-
-def _calibrated(
-    network: TwoPath, new: Examples, logits: NDArray[np.float64], *, reach_mm: float, kept: float | None
-) -> Reducer:
-    """Choose the temperature and the least score by what the first stage gives on the validation side."""
-    found = new.score > 0
-    temperature = fit_temperature(logits[found], new.nodule[found])
-    scores = sigmoid(logits / temperature)
-    hits, misses = scores[found & new.nodule], scores[found & ~new.nodule]
-    least = float(np.quantile(hits, 1 - kept)) if kept is not None and len(hits) else 0.0
-    before, after = (area_under_curve(s[found], new.nodule[found]) for s in (new.score, scores))
-    return Reducer(
-        network=network,
-        temperature=temperature,
-        reach_mm=reach_mm,
-        min_score=min(round(least, 4), 0.9999),  # a least score of 1 would ask for more than any has
-        validation={"hits": len(hits), "misses": len(misses), "auc_first_stage": before, "auc": after},
-    )
-
-
-def fit_temperature(logits: NDArray[np.float64], nodule: NDArray[np.bool_]) -> float:
-    """Return the temperature of least cross-entropy (Guo et al. 2017, arXiv:1706.04599); 1 without both kinds."""
-    if nodule.all() or not nodule.any():
-        return 1.0
-    scaled = np.where(nodule, -logits, logits)[:, None] / TEMPERATURES
-    return round(float(TEMPERATURES[np.logaddexp(0, scaled).mean(axis=0).argmin()]), 4)
+        scores.append(torch.sigmoid(network(image).double()).cpu().numpy())
+    return np.concatenate(scores)
 
 
 def area_under_curve(scores: NDArray[np.float64], nodule: NDArray[np.bool_]) -> float:
@@ -157,8 +123,3 @@ def area_under_curve(scores: NDArray[np.float64], nodule: NDArray[np.bool_]) -> 
         return 0.5
     apart = scores[nodule][:, None] - scores[~nodule]
     return round(float(((apart > 0) + 0.5 * (apart == 0)).mean()), 4)
-
-
-def sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return probabilities."""
-    return np.asarray(1 / (1 + np.exp(-logits)))

@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,14 @@ from slicestream.learning.augment import Pasting, make_batch, make_scan_batch
 from slicestream.learning.checkpoint import Checkpoint
 from slicestream.learning.data import SliceSet
 from slicestream.learning.device import Device
-from slicestream.learning.losses import dice_and_bce
+from slicestream.learning.losses import loss_of
 from slicestream.learning.networks import UNet, build_unet
 from slicestream.learning.recipe import Recipe
 from slicestream.learning.reduction import Reducer
+from slicestream.learning.sampling import epoch_order
 from slicestream.learning.scans import Scans, draw_crops, suspects
-from slicestream.learning.validation import Scores, measure, score_that_keeps
+from slicestream.learning.validation import Found, Scores, find, measure
+from slicestream.volumes.calibration import fit_temperature, tempered
 
 THRESHOLDS = tuple(round(0.2 + 0.05 * step, 2) for step in range(13))
 
@@ -51,8 +53,9 @@ class Epoch:
 class Outcome:
     """What training gave: the best weights, every epoch, scores at the threshold chosen on the validation side.
 
-    `min_score` is what the model asks of a candidate, chosen there too. `reducer`, where the recipe asks for one, is
-    the second network, which scores candidates anew and brings a least score of its own.
+    `min_score` is what the model asks of a candidate, `temperature` what scores are tempered with, chosen there too
+    from the candidates `found`; 0, 1 and None where the recipe asks for neither. `reducer` is the second network,
+    whose scores those are where the recipe asks for one.
     """
 
     network: UNet
@@ -60,6 +63,8 @@ class Outcome:
     best_epoch: int
     scores: Scores
     min_score: float = 0.0
+    temperature: float = 1.0
+    found: Found | None = None
     reducer: Reducer | None = None
 
 
@@ -127,23 +132,30 @@ def train(
 
 
 def _outcome(state: _State, validation: SliceSet, *, recipe: Recipe, device: Device) -> Outcome:
-    """Take the best weights; choose the threshold, and with it the least score of a candidate."""
+    """Take the best weights; choose the threshold, and by the candidates at it what becomes of their scores."""
     state.average.load_state_dict(state.best)
     tried = measure(state.average, validation, recipe=recipe, device=device, thresholds=THRESHOLDS, flips=True)
     chosen = max(tried, key=lambda score: (round(score.quality, 6), -abs(score.threshold - 0.5)))
-    least = 0.0
-    if recipe.kept is not None:
-        least = score_that_keeps(
-            state.average, validation, recipe=recipe, device=device, threshold=chosen.threshold, share=recipe.kept
-        )
-    return Outcome(
-        network=state.average, history=state.history, best_epoch=state.best_epoch, scores=chosen, min_score=least
-    )
+    outcome = Outcome(network=state.average, history=state.history, best_epoch=state.best_epoch, scores=chosen)
+    if recipe.kept is None and not recipe.temperature:
+        return outcome
+    found = find(state.average, validation, recipe=recipe, device=device, threshold=chosen.threshold)
+    return calibrated(outcome, found, recipe)
+
+
+def calibrated(outcome: Outcome, found: Found, recipe: Recipe) -> Outcome:
+    """Return `outcome` with the temperature and the least score that the recipe asks of candidates like `found`."""
+    temperature = fit_temperature(found.scores, found.hits) if recipe.temperature else 1.0
+    least = 0.0 if recipe.kept is None else found.score_that_keeps(recipe.kept)
+    least = round(float(tempered(np.array(least), temperature)), 4) if least else 0.0
+    least = min(least, 0.9999)  # 1 would ask for more than any has
+    return replace(outcome, min_score=least, temperature=temperature, found=found)
 
 
 def _start(recipe: Recipe, seed: int, device: Device) -> _State:
     torch.manual_seed(seed)
-    network = build_unet(recipe.widths).to(device.torch_device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = build_unet(recipe.widths, channels=2 * recipe.context + 1)
+    network = network.to(device.torch_device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(network).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
@@ -160,11 +172,11 @@ def _epoch(
     seed: int,
     device: Device,
 ) -> tuple[float, float]:
-    """See each slice once, and crops of scans beside; return the mean loss and the last learning rate."""
+    """See as many slices as there are, and crops of scans beside; return the mean loss and the last learning rate."""
     slices, scans = shown
     number, batches = len(state.history), math.ceil(len(slices) / recipe.batch_size)
     generator = torch.Generator().manual_seed(int(np.random.SeedSequence((seed, number)).generate_state(1)[0]))
-    order = torch.randperm(len(slices), generator=generator).to(device.torch_device)
+    order = epoch_order(slices, recipe.sampling, generator).to(device.torch_device)
     beside = _crops_of_scans(state, slices, scans, recipe=recipe, device=device, generator=generator)
     total = torch.zeros((), device=device.torch_device)
     state.network.train()
@@ -177,7 +189,7 @@ def _epoch(
         image, target = _batch(slices, chosen, crops, recipe=recipe, generator=generator)
         with device.autocast():
             logits = forward(image.contiguous(memory_format=torch.channels_last))
-        loss = dice_and_bce(logits.float(), target, dice_weight=recipe.dice_weight, bce_weight=recipe.bce_weight)
+        loss = loss_of(recipe, logits.float(), target)
         state.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         state.optimizer.step()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from slicestream.learning.data import SliceSet
 from slicestream.learning.device import Device
-from slicestream.learning.losses import dice_and_bce
+from slicestream.learning.losses import loss_of
 from slicestream.learning.recipe import Recipe
 from slicestream.volumes.candidates import LEVELS
 from slicestream.volumes.metrics import HIT_IOU
@@ -55,7 +55,7 @@ def measure(
     for chosen in slices.whole(_BATCH_PIXELS):
         image, target = slices.images(chosen, recipe.window, recipe.multiple)
         logits = _logits(network, image, device, _FLIPS if flips else _FLIPS[:1])
-        loss = dice_and_bce(logits, target, dice_weight=recipe.dice_weight, bce_weight=recipe.bce_weight)
+        loss = loss_of(recipe, logits, target)
         losses += float(loss) * len(chosen)
         counts.append(_counts(torch.sigmoid(logits), target > 0, limits))
     overlap, union, reference = torch.cat(counts, dim=1).double().cpu()  # each (slice, T)
@@ -74,35 +74,47 @@ def measure(
     ]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """Candidates of a side: scores float64 (N,), and which of them hit a nodule."""
+
+    scores: NDArray[np.float64]
+    hits: NDArray[np.bool_]
+
+    def score_that_keeps(self, share: float) -> float:
+        """Return the score that `share` of the hits reach; 0 where there is none."""
+        return float(np.quantile(self.scores[self.hits], 1 - share)) if self.hits.any() else 0.0
+
+
 @torch.no_grad()
-def score_that_keeps(
-    network: nn.Module, slices: SliceSet, *, recipe: Recipe, device: Device, threshold: float, share: float
-) -> float:
-    """Return the score that `share` of the nodules found reach, four flips averaged; 0 where none is found.
+def find(network: nn.Module, slices: SliceSet, *, recipe: Recipe, device: Device, threshold: float) -> Found:
+    """Return the candidates of all slices, four flips averaged.
 
     As candidates are scored and hit in volumes, but slice by slice, where the ends of a nodule stand alone with their
-    lower scores: this asks for less than the same share of nodules in 3D would.
+    lower scores: the score that keeps a share of them is less than the same share of nodules in 3D would ask.
     """
-    scores: list[float] = []
+    found: list[tuple[float, bool]] = []
     for chosen in slices.whole(_BATCH_PIXELS):
         image, target = slices.images(chosen, recipe.window, recipe.multiple)
         probability = torch.sigmoid(_logits(network, image, device, _FLIPS))
-        for found, drawn in zip(probability[:, 0].cpu().numpy(), target[:, 0].cpu().numpy() > 0, strict=True):
-            scores += _scores_of_hits(found, drawn, threshold)
-    return round(float(np.quantile(scores, 1 - share)), 4) if scores else 0.0
+        for seen, drawn in zip(probability[:, 0].cpu().numpy(), target[:, 0].cpu().numpy() > 0, strict=True):
+            found += _scored(seen, drawn, threshold)
+    return Found(
+        scores=np.array([score for score, _ in found], np.float64), hits=np.array([hit for _, hit in found], np.bool_)
+    )
 
 
-def _scores_of_hits(found: NDArray[np.float32], drawn: NDArray[np.bool_], threshold: float) -> list[float]:
-    """Return the mean probability of each component (row, column) that hits a nodule of its slice."""
-    components = cc3d.connected_components(found >= threshold, connectivity=8)
+def _scored(seen: NDArray[np.float32], drawn: NDArray[np.bool_], threshold: float) -> list[tuple[float, bool]]:
+    """Return the mean probability of each component (row, column), and whether it hits a nodule of its slice."""
+    components = cc3d.connected_components(seen >= threshold, connectivity=8)
     nodules = cc3d.connected_components(drawn, connectivity=8)
-    scores = []
-    for label in np.unique(components[drawn & (components > 0)]):
+    scored = []
+    for label in np.unique(components[components > 0]):
         component = components == label
         nodule = np.isin(nodules, np.unique(nodules[component & drawn]))
-        if np.count_nonzero(component & nodule) >= HIT_IOU * np.count_nonzero(component | nodule):
-            scores.append(float(found[component].mean()))
-    return scores
+        hit = 0 < np.count_nonzero(component & nodule) >= HIT_IOU * np.count_nonzero(component | nodule)
+        scored.append((float(seen[component].mean()), bool(hit)))
+    return scored
 
 
 @torch.no_grad()
@@ -114,17 +126,16 @@ def probability_of(
     parts = []
     for some in torch.split(chosen, max(1, _BATCH_PIXELS // (rows * columns))):
         image, _ = slices.images(some, recipe.window, recipe.multiple)
-        probability = torch.sigmoid(_logits(network, image, device, _FLIPS if flips else _FLIPS[:1]))[
-            :, 0, :rows, :columns
-        ]
-        parts.append(np.rint(probability.cpu().numpy() * np.float32(LEVELS)).astype(np.uint16))
+        seen = torch.sigmoid(_logits(network, image, device, _FLIPS if flips else _FLIPS[:1]))
+        inside = seen[:, 0, :rows, :columns].cpu().numpy()
+        parts.append(np.rint(inside * np.float32(LEVELS)).astype(np.uint16))
     return np.concatenate(parts)
 
 
 def _logits(network: nn.Module, image: Tensor, device: Device, flips: Sequence[tuple[int, ...]]) -> Tensor:
     """Return logits of the mean probability over `flips`, float32."""
     image = image.contiguous(memory_format=torch.channels_last)
-    total = torch.zeros_like(image)
+    total = torch.zeros_like(image[:, :1])
     for axes in flips:
         with device.autocast():
             logits = network(torch.flip(image, axes) if axes else image)

@@ -40,3 +40,12 @@ def ratio_intervals(
         if said.any():
             intervals[figure] = np.percentile(above[said, figure] / below[said, figure], tails)
     return intervals
+
+
+def weights(patients: int, resamples: int) -> NDArray[np.float64]:
+    """Return how often each patient counts: once in the first row, then as drawn; one row with fewer than two."""
+    once = np.ones((1, patients))
+    if patients < 2:
+        return once
+    drawn = np.random.default_rng(SEED).multinomial(patients, np.full(patients, 1 / patients), size=resamples)
+    return np.concatenate((once, drawn.astype(np.float64)))

@@ -11,6 +11,7 @@ import cc3d
 import numpy as np
 from numpy.typing import NDArray
 
+from slicestream.volumes.calibration import tempered
 from slicestream.volumes.geometry import Geometry
 from slicestream.volumes.lungs import Lungs
 from slicestream.volumes.mask import Candidate
@@ -32,12 +33,14 @@ class CandidateRule:
     min_inside : least share of a candidate's voxels inside the lung mask, where there is one; a quarter, since half of
         a 6 mm nodule on the pleura and a third of a 40 mm mass lie inside
     min_score : candidates of a lower score are dropped
+    temperature : what the logits of scores are divided by; the order of candidates stays
     """
 
     threshold: float = 0.5
     min_diameter_mm: float = 2.0
     min_inside: float = 0.25
     min_score: float = 0.0
+    temperature: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold < 1:
@@ -46,6 +49,8 @@ class CandidateRule:
             raise ValueError(f"minimum diameter {self.min_diameter_mm} mm, share inside {self.min_inside}")
         if not 0 <= self.min_score < 1:
             raise ValueError(f"minimum score {self.min_score}: must be 0 or more and under 1")
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"temperature {self.temperature}: must be over 0")
 
     def min_voxels(self, voxel_mm3: float) -> int:
         """Return the fewest voxels of a candidate."""
@@ -72,8 +77,8 @@ def find_candidates(
     """Label the 26-connected components of probability ≥ threshold that the rule keeps.
 
     `probability` is in steps of 1/65535, (slice, row, column). The score is the mean probability over a component's
-    voxels, or what `rescore` says of those that are large enough and inside. Labels go from the highest score to the
-    lowest (ties: first in memory order).
+    voxels, or what `rescore` says of those that are large enough and inside; tempered. Labels go from the highest
+    score to the lowest (ties: first in memory order).
     """
     components = cc3d.connected_components(probability >= math.ceil(rule.threshold * LEVELS), connectivity=26)
     voxels = _counts(components)
@@ -84,6 +89,7 @@ def find_candidates(
     looked_at = np.flatnonzero(big & inside)
     if rescore is not None and looked_at.size:
         scores[looked_at] = rescore(middles(components)[looked_at])
+    scores = tempered(scores, rule.temperature)
     sure = scores >= rule.min_score
     order = np.flatnonzero(big & inside & sure)
     order = order[np.argsort(-scores[order], kind="stable")]

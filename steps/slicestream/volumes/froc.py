@@ -43,7 +43,7 @@ def read_off(cases: Sequence[Case], *, resamples: int = bootstrap.RESAMPLES) -> 
     for case in cases:
         nodules[names.index(case.patient)] += len(case.nodules)
         scans[names.index(case.patient)] += 1
-    rows = [_figures(found, wrong, nodules, scans, weight) for weight in _weights(len(names), resamples)]
+    rows = [_figures(found, wrong, nodules, scans, weight) for weight in bootstrap.weights(len(names), resamples)]
     columns = np.array(rows).T
     labels = [f"{rate:g}" for rate in RATES]
     figures = [_figure(column) for column in columns]
@@ -70,15 +70,6 @@ def _added(cases: Sequence[Case], patients: Sequence[str]) -> tuple[NDArray[np.f
 
 def _hits(cases: Sequence[Case]) -> list[float]:
     return [nodule.score for case in cases for nodule in case.nodules if nodule.score is not None]
-
-
-def _weights(patients: int, resamples: int) -> NDArray[np.float64]:
-    """Return how often each patient counts: once in the first row, then as drawn."""
-    once = np.ones((1, patients))
-    if patients < 2:
-        return once
-    drawn = np.random.default_rng(bootstrap.SEED).multinomial(patients, np.full(patients, 1 / patients), size=resamples)
-    return np.concatenate((once, drawn.astype(np.float64)))
 
 
 def _figures(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,17 +10,22 @@ import cc3d
 import numpy as np
 from numpy.typing import NDArray
 
+from slicestream.volumes.gas import NEAR_MM, gas_beside_lung
 from slicestream.volumes.geometry import Geometry
+from slicestream.volumes.shapes import FLAT_MM, border, box_of, close, filled, opened, reach, voxels_within, widened
 
 MIN_VIEW_MM = 220.0  # a smaller field of view is a crop: outside air and lung cannot be told apart
 GRID_MM = (2.5, 1.5, 1.5)  # finer in the slice, so that half of a 5 mm nodule on the pleura is inside
 AIR_BELOW_HU = -500.0
 LUNG_ABOVE_HU = -950.0  # mean of a component: lung holds blood and tissue, the air around a patient none
-EDGE_LUNG_ABOVE_HU = -900.0  # the same for air that reaches the image border: table and clothes lie in it
+MAX_GAS = 0.5  # of what reaches the image border: outside it is gas but for table and clothes
 MIN_LUNG_ML = 10.0
+BLUR_MM = 3.0  # from the gas of an airway to its wall
 CLOSING_MM = 15.0
 SHELL_MM = 9.0  # tissue thinner than this is no chest wall: a table's shell, clothes
 MIN_BODY_WALL = 0.35  # of a lung's wall; real lungs have 0.6 and more (vessels and fissures are thin), foam 0.0
+BONE_ABOVE_HU = 200.0  # the middle of the bones is that of the patient
+MISSING_MM = 20.0  # less than that is how the two sides differ
 HOLE_MM = 60.0  # what a slice of closed lung encloses is filled up to a disc of this size: a mass, not the heart
 
 
@@ -66,69 +72,156 @@ def no_lungs(reason: str) -> Lungs:
 def find_lungs(hu: NDArray[np.int16], geometry: Geometry) -> Lungs:
     """Return the lungs of a chest CT (slice, row, column), with juxtapleural tissue.
 
-    Air under -500 HU on a grid of about 2.5 × 1.5 × 1.5 mm, without what touches the image border in its slice and has
-    a mean under -900 HU (air around a patient, not lung that a tight view cuts). Kept are components of 10 ml and more
-    whose mean is over -950 HU and a third of whose wall is body: the largest piece of tissue once all that is thinner
-    than 9 mm is gone, as a table's shell is, also where the patient lies on it. Closed by 15 mm and filled slice by
-    slice up to the area of a disc of 60 mm, so that nodules and vessels count as inside, also at the pleura, and the
-    heart does not. A field of view under 220 mm, or no lung found, gives no mask.
+    Air under -500 HU on a grid of about 2.5 × 1.5 × 1.5 mm, without what touches the image border in its axial slice
+    and is gas for the larger part (air around a patient, not lung that a tight view cuts). Kept are components of 10 ml
+    and more whose mean is over -950 HU and a third of whose wall is body: the largest piece of tissue once all that is
+    thinner than 9 mm is gone, as a table's shell is, also where the patient lies on it. Windpipe, main bronchi, stomach
+    and bowel are taken out. Closed by 15 mm and filled slice by slice up to the area of a disc of 60 mm, so that
+    nodules and vessels count as inside, also at the pleura, and the heart does not. What the other side's mirror image
+    shows as missing at the patient's side is added: lung without air. A field of view under 220 mm, or no lung found,
+    gives no mask.
     """
     view_mm = min(n * mm for n, mm in zip(geometry.shape[1:], geometry.spacing_mm[1:], strict=True))
     if view_mm < MIN_VIEW_MM:
         return no_lungs(f"field of view {view_mm:.0f} mm, under {MIN_VIEW_MM:.0f} mm: a crop")
-    steps = tuple(max(1, round(grid / mm)) for grid, mm in zip(GRID_MM, geometry.spacing_mm, strict=True))
-    grid_mm = tuple(mm * step for mm, step in zip(geometry.spacing_mm, steps, strict=True))
-    coarse = _averaged(hu, steps)
-    air = _without_outside(coarse)
-    aerated, volume_ml = _large_and_lung_like(air, coarse, grid_mm)
-    if not aerated.any():
+    axial = _Axial.of(geometry)
+    steps = axial.steps(geometry)
+    grid_mm = axial.sorted([mm * step for mm, step in zip(geometry.spacing_mm, steps, strict=True)])
+    inside, volume_ml = _axial_lungs(axial.turned(_averaged(hu, steps)), grid_mm)
+    if not volume_ml:
         return no_lungs("no lung found")
-    closed = _close(aerated, grid_mm, CLOSING_MM)
+    return Lungs(inside=axial.turned_back(inside), steps=steps, volume_ml=volume_ml)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Axial:
+    """How an array is turned to axial slices towards the head: which axis becomes which, and whether slices swap."""
+
+    order: tuple[int, int, int]
+    swapped: bool
+
+    @classmethod
+    def of(cls, geometry: Geometry) -> _Axial:
+        direction = np.asarray(geometry.direction_lps)
+        up = int(np.abs(direction[:, 2]).argmax())
+        side = max((n for n in range(3) if n != up), key=lambda n: abs(direction[n, 0]))
+        return cls(order=(up, 3 - up - side, side), swapped=bool(direction[up, 2] < 0))
+
+    def turned(self, array: NDArray[Any]) -> NDArray[Any]:
+        axial = array.transpose(self.order)
+        return np.ascontiguousarray(axial[::-1] if self.swapped else axial)
+
+    def turned_back(self, axial: NDArray[Any]) -> NDArray[Any]:
+        array = axial[::-1] if self.swapped else axial
+        return np.ascontiguousarray(array.transpose(np.argsort(self.order)))
+
+    def sorted(self, values: Sequence[float]) -> tuple[float, float, float]:
+        """Return one value per array axis in axial order."""
+        z, y, x = (values[axis] for axis in self.order)
+        return z, y, x
+
+    def steps(self, geometry: Geometry) -> tuple[int, int, int]:
+        """Return how many voxels make a coarse one, per array axis."""
+        axial = [max(1, round(grid / mm)) for grid, mm in zip(GRID_MM, self.sorted(geometry.spacing_mm), strict=True)]
+        slices, rows, columns = (axial[self.order.index(axis)] for axis in range(3))
+        return slices, rows, columns
+
+
+def _axial_lungs(hu: NDArray[np.float32], grid_mm: tuple[float, float, float]) -> tuple[NDArray[np.bool_], float]:
+    """Return where lungs are, and the aerated volume in ml; 0 where there are none."""
+    air = np.asarray(hu < AIR_BELOW_HU)
+    outside = _outside(hu, air)
+    aerated = _large_and_lung_like(air & ~outside, hu, grid_mm)
+    if not aerated.any():
+        return aerated, 0.0
+    gas = _gas(hu, aerated, grid_mm)
+    aerated = _large(aerated & ~gas, grid_mm)
+    if not aerated.any():
+        return aerated, 0.0
+    closed = close(aerated, grid_mm, CLOSING_MM)
     hole = np.pi / 4 * HOLE_MM**2 / (grid_mm[1] * grid_mm[2])
-    filled = np.stack([_filled(plane, hole) for plane in closed])
-    return Lungs(inside=filled, steps=(steps[0], steps[1], steps[2]), volume_ml=volume_ml)
+    inside = np.stack([filled(plane, hole) for plane in closed])
+    inside |= _missing(inside, hu, grid_mm) & ~outside
+    return inside & ~gas, float(np.count_nonzero(aerated) * np.prod(grid_mm) / 1000)
+
+
+def _missing(
+    inside: NDArray[np.bool_], hu: NDArray[np.float32], grid_mm: tuple[float, float, float]
+) -> NDArray[np.bool_]:
+    """Return what is lung in the mirror image alone, with no lung between it and the patient's side.
+
+    So what a collapsed lung, a consolidation or a broad mass on the pleura takes counts as inside. Heart and diaphragm
+    have lung beside them.
+    """
+    slices, rows, _ = box_of(inside)  # there the bones are spine, ribs and breastbone, and no table
+    bones = np.count_nonzero(hu[slices, rows] > BONE_ABOVE_HU, axis=(0, 1)).cumsum()
+    middle = int(np.searchsorted(bones, bones[-1] / 2))
+    width = min(middle, inside.shape[2] - middle)
+    here, there = slice(middle - width, middle), slice(middle, middle + width)
+    found = np.zeros_like(inside)
+    for to, from_, outwards in ((here, there, 1), (there, here, -1)):
+        beside = np.logical_or.accumulate(inside[:, :, to][:, :, ::outwards], axis=2)[:, :, ::outwards]
+        found[:, :, to] = inside[:, :, from_][:, :, ::-1] & ~beside
+    return opened(found, (FLAT_MM, *grid_mm[1:]), MISSING_MM / 2)
+
+
+def _gas(hu: NDArray[np.float32], aerated: NDArray[np.bool_], grid_mm: tuple[float, float, float]) -> NDArray[np.bool_]:
+    """Return the gas in `aerated` that is no lung, with the blur at its wall."""
+    gas = np.zeros_like(aerated)
+    box = widened(box_of(aerated), voxels_within(NEAR_MM, (FLAT_MM, *grid_mm[1:])), hu.shape)
+    found = gas_beside_lung(hu[box], aerated[box], grid_mm)
+    gas[box] = reach(found, (FLAT_MM, *grid_mm[1:]), BLUR_MM) & aerated[box]
+    return gas
 
 
 def _averaged(hu: NDArray[np.int16], steps: tuple[int, ...]) -> NDArray[np.float32]:
     # mean over rows and columns (less noise), every n-th slice (less memory); edges are repeated to whole blocks
-    _, row_step, column_step = steps
-    rows, columns = (-(-n // s) * s for n, s in zip(hu.shape[1:], steps[1:], strict=True))
+    _, high, wide = steps
+    beyond = tuple((0, -n % step) for n, step in zip(hu.shape[1:], steps[1:], strict=True))
     planes = []
     for plane in hu[:: steps[0]]:
-        padded = np.pad(plane, ((0, rows - plane.shape[0]), (0, columns - plane.shape[1])), mode="edge")
-        blocks = padded.reshape(rows // row_step, row_step, columns // column_step, column_step)
-        planes.append(blocks.mean(axis=(1, 3), dtype=np.float32))
+        whole = np.pad(plane, beyond, mode="edge") if np.any(beyond) else plane
+        parts = (whole[row::high, column::wide] for row in range(high) for column in range(wide))
+        total = np.sum([part.astype(np.float32) for part in parts], axis=0)  # whole numbers: exact
+        planes.append(total / np.float32(high * wide))
     return np.stack(planes)
 
 
-def _without_outside(hu: NDArray[np.float32]) -> NDArray[np.bool_]:
-    air = np.asarray(hu < AIR_BELOW_HU)
+def _outside(hu: NDArray[np.float32], air: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the air around the patient."""
+    outside = np.zeros_like(air)
     for index, values in enumerate(hu):
         labels = cc3d.connected_components(air[index], connectivity=4)
         counts = np.bincount(labels.reshape(-1))
-        means = np.bincount(labels.reshape(-1), weights=values.reshape(-1)) / np.maximum(counts, 1)
-        touching = _border(labels)
+        gas = np.bincount(labels[values < LUNG_ABOVE_HU], minlength=len(counts)) / np.maximum(counts, 1)
+        touching = border(labels)
         # a tight field of view cuts through lung: that touches the border too, but is no empty air
-        air[index] &= ~np.isin(labels, touching[means[touching] < EDGE_LUNG_ABOVE_HU])
-    return air
+        outside[index] = np.isin(labels, touching[gas[touching] > MAX_GAS])
+    return outside
 
 
 def _large_and_lung_like(
-    air: NDArray[np.bool_], hu: NDArray[np.float32], grid_mm: tuple[float, ...]
-) -> tuple[NDArray[np.bool_], float]:
-    voxel_ml = float(np.prod(grid_mm)) / 1000
+    air: NDArray[np.bool_], hu: NDArray[np.float32], grid_mm: tuple[float, float, float]
+) -> NDArray[np.bool_]:
     labels = cc3d.connected_components(air, connectivity=6)
     flat = labels.reshape(-1)
     counts = np.bincount(flat)
     means = np.bincount(flat, weights=hu.reshape(-1)) / np.maximum(counts, 1)
-    kept = (counts * voxel_ml >= MIN_LUNG_ML) & (means > LUNG_ABOVE_HU)
+    kept = (counts * float(np.prod(grid_mm)) / 1000 >= MIN_LUNG_ML) & (means > LUNG_ABOVE_HU)
     kept &= _share_of_wall_that_is_body(labels, hu >= AIR_BELOW_HU, grid_mm, len(counts)) >= MIN_BODY_WALL
     kept[0] = False
-    return np.asarray(kept[labels]), float(counts[kept].sum() * voxel_ml)
+    return np.asarray(kept[labels])
+
+
+def _large(air: NDArray[np.bool_], grid_mm: tuple[float, float, float]) -> NDArray[np.bool_]:
+    labels = cc3d.connected_components(air, connectivity=6)
+    kept = np.bincount(labels.reshape(-1)) * float(np.prod(grid_mm)) / 1000 >= MIN_LUNG_ML
+    kept[0] = False
+    return np.asarray(kept[labels])
 
 
 def _share_of_wall_that_is_body(
-    labels: NDArray[Any], tissue: NDArray[np.bool_], grid_mm: tuple[float, ...], count: int
+    labels: NDArray[Any], tissue: NDArray[np.bool_], grid_mm: tuple[float, float, float], count: int
 ) -> NDArray[np.float64]:
     body = _body(tissue, grid_mm)
     wall, body_wall = np.zeros(count), np.zeros(count)
@@ -141,61 +234,12 @@ def _share_of_wall_that_is_body(
     return np.asarray(body_wall / np.maximum(wall, 1))
 
 
-def _body(tissue: NDArray[np.bool_], grid_mm: tuple[float, ...]) -> NDArray[np.bool_]:
+def _body(tissue: NDArray[np.bool_], grid_mm: tuple[float, float, float]) -> NDArray[np.bool_]:
     """Return the largest piece of what is left of tissue when slices are opened by half of `SHELL_MM`."""
-    in_slice = (1e6, *grid_mm[1:])
-    core = ~_reach(~tissue, in_slice, SHELL_MM / 2)
+    in_slice = (FLAT_MM, *grid_mm[1:])
+    core = ~reach(~tissue, in_slice, SHELL_MM / 2)
     pieces = cc3d.connected_components(core, connectivity=6)
     sizes = np.bincount(pieces.reshape(-1))
     sizes[0] = 0
     largest = np.asarray((pieces == sizes.argmax()) & core)
-    return _reach(largest, in_slice, SHELL_MM / 2) & tissue
-
-
-def _filled(plane: NDArray[np.bool_], pixels: float) -> NDArray[np.bool_]:
-    """Return `plane` with its holes of so many pixels at most filled."""
-    labels = cc3d.connected_components(~plane, connectivity=4)
-    large = np.flatnonzero(np.bincount(labels.reshape(-1)) > pixels)
-    return np.asarray(~np.isin(labels, np.union1d(_border(labels), large[large > 0])))
-
-
-def _border(labels: NDArray[Any]) -> NDArray[np.int64]:
-    edges = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
-    return edges[edges > 0].astype(np.int64)
-
-
-def _close(inside: NDArray[np.bool_], grid_mm: tuple[float, ...], radius_mm: float) -> NDArray[np.bool_]:
-    # beyond the edge of the scan counts as neither, so nothing is eaten there
-    return ~_reach(~_reach(inside, grid_mm, radius_mm), grid_mm, radius_mm)
-
-
-def _reach(inside: NDArray[np.bool_], grid_mm: tuple[float, ...], radius_mm: float) -> NDArray[np.bool_]:
-    """Return the voxels within an ellipsoid's reach of `inside`: a union of shifted lines, one per offset."""
-    slices, rows = (min(int(radius_mm // mm), n - 1) for mm, n in zip(grid_mm[:2], inside.shape[:2], strict=True))
-    grown = np.zeros_like(inside)
-    lines: dict[int, NDArray[np.bool_]] = {}
-    for dz in range(-slices, slices + 1):
-        for dy in range(-rows, rows + 1):
-            left = radius_mm**2 - (dz * grid_mm[0]) ** 2 - (dy * grid_mm[1]) ** 2
-            if left < 0:
-                continue
-            width = int(left**0.5 // grid_mm[2])
-            if width not in lines:
-                lines[width] = _reach_columns(inside, width)
-            to_z, from_z = _shift(dz, inside.shape[0])
-            to_y, from_y = _shift(dy, inside.shape[1])
-            grown[to_z, to_y] |= lines[width][from_z, from_y]
-    return grown
-
-
-def _reach_columns(inside: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
-    grown = inside.copy()
-    width = min(width, inside.shape[2] - 1)
-    for dx in range(-width, width + 1):
-        to_x, from_x = _shift(dx, inside.shape[2])
-        grown[:, :, to_x] |= inside[:, :, from_x]
-    return grown
-
-
-def _shift(offset: int, length: int) -> tuple[slice, slice]:
-    return slice(max(0, offset), length + min(0, offset)), slice(max(0, -offset), length - max(0, offset))
+    return reach(largest, in_slice, SHELL_MM / 2) & tissue

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from slicestream import __version__
+from slicestream.volumes.energy import NO_COUNTER, read_counters, used
 from slicestream.volumes.files import write_text
 
 
@@ -36,6 +37,8 @@ class RunRecord:
     unit: str = ""
     bytes_in: int = 0
     bytes_out: int = 0
+    energy_j: float | None = None
+    energy_from: str = NO_COUNTER
     inputs: dict[str, str] = field(default_factory=dict)
     outputs: dict[str, str] = field(default_factory=dict)
     parameters: dict[str, Any] = field(default_factory=dict)
@@ -55,7 +58,7 @@ class RunRecord:
 @contextmanager
 def recorded(step: str, out: Path, *, tag: str = "") -> Iterator[RunRecord]:
     """Yield the record of a step; write `<step>[-tag].run.json` into `out` when the step ends well."""
-    begin = datetime.now(UTC)
+    begin, counters = datetime.now(UTC), read_counters()
     record = RunRecord(
         step=step,
         site=os.environ.get("SLICESTREAM_SITE", "laptop"),
@@ -69,6 +72,7 @@ def recorded(step: str, out: Path, *, tag: str = "") -> Iterator[RunRecord]:
     )
     yield record
     end = datetime.now(UTC)
+    record.energy_j, record.energy_from = used(counters, read_counters())
     record.end, record.seconds = end.isoformat(timespec="milliseconds"), round((end - begin).total_seconds(), 3)
     name = f"{step}-{tag}.run.json" if tag else f"{step}.run.json"
     write_text(out / name, json.dumps(asdict(record), indent=1, sort_keys=True) + "\n")

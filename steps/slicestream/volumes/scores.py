@@ -10,9 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slicestream.volumes import bootstrap, froc
+from slicestream.volumes.calibration import read_calibration
 from slicestream.volumes.metrics import HIT_IOU, Case, Nodule
 
-SIZES_MM = {"under_3": (0.0, 3.0), "3-10": (3.0, 10.0), "10-30": (10.0, 30.0), "30+": (30.0, math.inf)}
+SIZES_MM = {
+    "under_3": (0.0, 3.0),
+    "3-6": (3.0, 6.0),
+    "6-10": (6.0, 10.0),
+    "10-30": (10.0, 30.0),
+    "30+": (30.0, math.inf),
+}
 DEFINITIONS = {
     "iou": "shared / (predicted + annotated - shared) voxels of the nodule class",
     "dice": "2 × shared / (predicted + annotated) voxels of the nodule class",
@@ -34,6 +41,9 @@ DEFINITIONS = {
     "seven rates of LUNA16; their mean is LUNA16's score, there with interpolation",
     "false_positives_per_scan_at": "the fewest false positives per scan of a threshold with at least that sensitivity; "
     "null where none reaches it",
+    "calibration": "of the candidates, the best one where several hit one nodule: mean over tenths of the score, "
+    "weighted by candidates, of how far mean score and share of hits are apart (expected calibration error, Guo et al. "
+    "2017)",
     "volume_error": "of the nodules hit: (found - annotated) / mean of both, percent; bias is the mean, low and high "
     "are the limits of agreement, bias ± 1.96 standard deviations (Bland and Altman 1986)",
     "interval": "95 % percentile bootstrap over patients; null with fewer than two patients",
@@ -73,6 +83,7 @@ def summarise(
         "slices_annotated": sum(int(np.count_nonzero(case.annotated)) for case in cases),
         "froc": [_point(*point) for point in froc.curve(cases)],
         **froc.read_off(cases, resamples=resamples),
+        "calibration": read_calibration(cases, resamples=resamples),
         "bootstrap": {"resamples": resamples, "seed": bootstrap.SEED, "level": bootstrap.LEVEL, "unit": "patient"},
         "definitions": DEFINITIONS,
         "models": sorted({case.model_hash for case in cases}),

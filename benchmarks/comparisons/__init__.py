@@ -1,0 +1,1 @@
+"""The comparisons, by the file that they are made in."""

@@ -192,7 +192,7 @@ def test_help_does_not_wait_for_torch() -> None:
 def reducing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give the recipe `phantom` a second network for this test."""
     shares = Reduction(widths=(4, 4, 4), batches=4, batch_size=4)
-    recipe = dataclasses.replace(recipes.RECIPES["phantom"], reduction=shares, kept=0.9)
+    recipe = dataclasses.replace(recipes.RECIPES["phantom"], reduction=shares, kept=0.9, temperature=True)
     monkeypatch.setattr(recipes, "RECIPES", {**recipes.RECIPES, "phantom": recipe})
 
 
@@ -204,8 +204,9 @@ def test_recipe_that_reduces_false_positives_gives_one_model_of_two_networks(
     assert "second network: area under the curve" in capsys.readouterr().err
     card = json.loads((tmp_path / "model.json").read_text())
     assert card["reach_mm"] == 5.0  # four slices, 2.5 mm apart
-    assert card["reduction"]["hits"] + card["reduction"]["misses"] > 0
+    candidates = card["reduction"]["hits"] + card["reduction"]["misses"]
+    assert card["validation"]["calibration"]["candidates"] == candidates > 0
     assert card["recipe"]["reduction"]["batches"] == 4
     model = load_model(tmp_path / "model.onnx", threads=1)
-    assert (model.reach_mm, model.min_score) == (5.0, card["min_score"])
+    assert (model.reach_mm, model.min_score, model.temperature) == (5.0, card["min_score"], card["temperature"])
     assert 0 < float(model.score(np.zeros((1, *PATCHES), np.float32))[0]) < 1

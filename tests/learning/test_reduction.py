@@ -17,7 +17,7 @@ from slicestream.learning.examples import Examples, find_examples
 from slicestream.learning.patch_set import PatchSampler, PatchSet, View
 from slicestream.learning.recipe import Augmentation, Recipe, Reduction
 from slicestream.learning.reduction import Reducer, area_under_curve, train_reducer
-from slicestream.volumes.slices import SliceStack, write_slices
+from slicestream.volumes.slices import SliceStack, choose_slices, write_slices
 from slicestream.volumes.volume import SeriesId, Window
 
 LUNG_HU, TISSUE_HU = -800, 0
@@ -116,6 +116,14 @@ def test_slices_with_a_gap_between_are_looked_at_apart(tmp_path: Path) -> None:
     apart = dataclasses.replace(whole, numbers=np.array([0, 1, 7, 8]))
     assert len(found(side(tmp_path, whole))) == 2
     assert len(found(side(tmp_path, apart))) == 4
+
+
+def test_neighbours_that_were_packed_are_seen_though_none_is_trained_on(tmp_path: Path) -> None:
+    given = side(tmp_path, choose_slices(stack(1, slices=8), np.array([3, 4]), context=2))
+    assert len(given.slices) == 2
+    examples = found(given)
+    assert examples.place[examples.nodule, 0].tolist() == pytest.approx([2.5, 2.5])  # between slices 3 and 4
+    assert PatchSet.from_stacks(given.stacks).reaches_mm.tolist() == [6.0]  # half of six slices, 2 mm apart
 
 
 def test_balls_are_told_from_rods_of_other_patients(reducer: Reducer) -> None:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -130,3 +132,6 @@ def test_scores_may_be_given_anew_by_the_centres_of_what_is_large_enough():
     assert [(c.label, c.score, c.voxels) for c in found.candidates] == [(1, 0.575, 16)]
     assert found.dropped["low_score"] == 1
     assert found.labels[1, 12, 4] == 1
+    milder = replace(rule, min_score=0.0, temperature=2.0)
+    tempered = find_candidates(array, geometry, rule=milder, lungs=OFF, rescore=rescore)
+    assert [c.score for c in tempered.candidates] == pytest.approx([0.53771, 0.22164], abs=1e-4)

@@ -162,9 +162,7 @@ def test_a_side_without_nodules_is_refused(side: str, tmp_path: Path, capsys: py
 def test_slices_too_small_for_the_network_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_sides(tmp_path)
     tiny = disc_stack(9, shape=(32, 32))
-    small = type(tiny)(
-        id=tiny.id, hu=tiny.hu[:, :, :6], nodule=np.ones_like(tiny.nodule[:, :, :6]), spacing_mm=(1, 1, 1)
-    )
+    small = dataclasses.replace(tiny, hu=tiny.hu[:, :, :6], nodule=np.ones_like(tiny.nodule[:, :, :6]))
     write_slices(tmp_path / "training-000.slices", [small])
     assert "slices of 32×6 pixels; this network needs 8" in refused(train(tmp_path, tmp_path / "out"), capsys)
 
@@ -190,9 +188,11 @@ def test_help_does_not_wait_for_torch() -> None:
 
 @pytest.fixture
 def reducing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give the recipe `phantom` a second network for this test."""
+    """Let the recipe `phantom` learn discs quickly, and give it a second network, for this test."""
     shares = Reduction(widths=(4, 4, 4), batches=4, batch_size=4)
-    recipe = dataclasses.replace(recipes.RECIPES["phantom"], reduction=shares, kept=0.9, temperature=True)
+    phantom = recipes.RECIPES["phantom"]
+    quick = dataclasses.replace(phantom, widths=(4, 8), patch_px=32, batch_size=2, learning_rate=0.02, average=0.5)
+    recipe = dataclasses.replace(quick, reduction=shares, kept=0.9, temperature=True)
     monkeypatch.setattr(recipes, "RECIPES", {**recipes.RECIPES, "phantom": recipe})
 
 
@@ -200,12 +200,11 @@ def reducing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_recipe_that_reduces_false_positives_gives_one_model_of_two_networks(
     sides: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(train(sides, tmp_path, epochs=1)) == 0
+    assert main(train(sides, tmp_path, epochs=8)) == 0
     assert "second network: area under the curve" in capsys.readouterr().err
     card = json.loads((tmp_path / "model.json").read_text())
     assert card["reach_mm"] == 5.0  # four slices, 2.5 mm apart
-    candidates = card["reduction"]["hits"] + card["reduction"]["misses"]
-    assert card["validation"]["calibration"]["candidates"] == candidates > 0
+    assert card["validation"]["calibration"]["hits"] == card["reduction"]["hits"] > 0
     assert card["recipe"]["reduction"]["batches"] == 4
     model = load_model(tmp_path / "model.onnx", threads=1)
     assert (model.reach_mm, model.min_score, model.temperature) == (5.0, card["min_score"], card["temperature"])

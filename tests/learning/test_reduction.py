@@ -14,9 +14,12 @@ from torch import Tensor, nn
 from slicestream.learning.cohort import Side, read_side
 from slicestream.learning.device import choose_device
 from slicestream.learning.examples import Examples, find_examples
+from slicestream.learning.networks import build_unet
 from slicestream.learning.patch_set import PatchSampler, PatchSet, View
 from slicestream.learning.recipe import Augmentation, Recipe, Reduction
 from slicestream.learning.reduction import Reducer, area_under_curve, train_reducer
+from slicestream.learning.training import Outcome, calibrated
+from slicestream.learning.validation import Found, Scores
 from slicestream.volumes.slices import SliceStack, choose_slices, write_slices
 from slicestream.volumes.volume import SeriesId, Window
 
@@ -183,3 +186,11 @@ def test_area_under_the_curve_counts_pairs_in_order() -> None:
     assert area_under_curve(np.array([0.9, 0.8, 0.2, 0.1]), nodule) == 1.0
     assert area_under_curve(np.array([0.9, 0.1, 0.5, 0.5]), nodule) == 0.5
     assert area_under_curve(np.array([0.5, 0.5, 0.5, 0.5]), nodule) == 0.5
+
+
+def test_least_score_of_candidates_is_under_what_any_may_have() -> None:
+    scores = Scores(threshold=0.5, loss=0.0, iou_pooled=0.0, dice_pooled=0.0, iou_per_slice=0.0)
+    outcome = Outcome(network=build_unet((2, 2)), history=[], best_epoch=1, scores=scores)
+    for sure, least in ((0.75, 0.75), (1.0, 0.9999)):
+        found = Found(scores=np.full(4, sure), hits=np.ones(4, np.bool_))
+        assert calibrated(outcome, found, RECIPE).min_score == least

@@ -44,6 +44,13 @@ def test_runs_are_the_slices_without_a_gap():
     assert list(chosen(1, 3, context=1).runs()) == [slice(0, 5)]
 
 
+def test_a_part_keeps_its_numbers_and_claims_no_neighbours():
+    near = chosen(2, 6, context=1)
+    alone = near.part(near.trained)
+    assert (alone.numbers.tolist(), alone.context) == ([2, 6], 0)
+    assert alone.hu[:, 0, 0].tolist() == [2, 6]
+
+
 def test_more_neighbours_than_the_series_has_are_all_of_it():
     stack = chosen(4, context=50)
     assert stack.numbers.tolist() == list(range(10))

@@ -65,9 +65,9 @@ class SliceStack:
         return np.asarray(self.numbers * self.spacing_mm[0], np.float64)
 
     def part(self, which: NDArray[np.bool_] | NDArray[np.intp]) -> Self:
-        """Return some of the slices."""
+        """Return some of the slices; that neighbours are among them is no longer said."""
         names = ("hu", "nodule", "numbers", "trained")
-        return replace(self, **{name: getattr(self, name)[which] for name in names})
+        return replace(self, context=0, **{name: getattr(self, name)[which] for name in names})
 
     def runs(self) -> Iterator[slice]:
         """Yield the parts in which each slice is the next one's neighbour."""

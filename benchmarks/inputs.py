@@ -147,9 +147,9 @@ def first_slices(inputs: Path, sides: Path, count: int, validation: int = 2) -> 
 
     def cut(stacks: list[SliceStack], left: int) -> Iterator[SliceStack]:
         for stack in stacks:
-            chosen = np.argsort(~stack.nodule.any(axis=(1, 2)), kind="stable")[:left]
+            chosen = np.sort(np.argsort(~stack.nodule.any(axis=(1, 2)), kind="stable")[:left])
             left -= len(chosen)
-            yield replace(stack, hu=stack.hu[chosen], nodule=stack.nodule[chosen])
+            yield stack.part(chosen)
         if left:
             raise RuntimeError(f"{sides.name}: {left} slices too few")
 

@@ -25,7 +25,7 @@ from pydicom import dcmread
 
 import slicestream.learning.recipe as recipes
 from slicestream.__main__ import main as slicestream
-from slicestream.learning.recipe import Recipe, ScanShares, find_recipe
+from slicestream.learning.recipe import Recipe, Reduction, ScanShares, find_recipe
 
 PLAIN_SCANS = {"C3N-00249": "CPTAC-PDA_C3N-00249", "Lung_Dx-A0002": "Lung-PET-CT-Dx_A0002"}
 SLICES, INDEX = "training-1of1.slices", "series-1of1.json"
@@ -63,6 +63,7 @@ VARIANTS = {
     "tversky": Variant(recipe={"loss": "tversky"}),
     "unified-focal": Variant(recipe={"loss": "unified_focal"}),
     "temperature": Variant(recipe={"temperature": True}),
+    "second-network": Variant(recipe={"reduction": Reduction()}),
 }
 CONTEXT = max(int(variant.recipe.get("context", 0)) for variant in VARIANTS.values())
 COLUMNS = (

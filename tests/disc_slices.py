@@ -22,7 +22,7 @@ def disc_stack(patient: int, *, slices: int = 6, shape: tuple[int, int] = (32, 3
             image[disc] = 0
             mask[disc] = 1
     series = SeriesId(patient=f"{patient:016x}", series=f"{patient + 1000:016x}")
-    return SliceStack(id=series, hu=hu.astype(np.int16), nodule=nodule, spacing_mm=(2.5, 0.7, 0.8))
+    return SliceStack.of_series(series, hu=hu.astype(np.int16), nodule=nodule, spacing_mm=(2.5, 0.7, 0.8))
 
 
 def write_sides(folder: Path, *, slices: int = 6) -> tuple[Path, Path]:

@@ -9,7 +9,7 @@ from made import ball, volume
 from slicestream.__main__ import main
 from slicestream.volumes.mask import check_same_volume, read_mask
 from slicestream.volumes.volume import read_volume, write_volume
-from tiny_model import write_hu_model, write_model_of_another_shape, write_random_model
+from tiny_model import write_hu_model, write_model_of_another_shape, write_random_model, write_two_path_model
 
 SPACING_MM = (2.0, 1.0, 1.0)
 
@@ -62,6 +62,19 @@ def test_balls_of_known_place_are_found_and_bound_to_volume_and_model(tmp_path, 
     assert all(c.score > 0.99 for c in mask.candidates)
     assert mask.settings["lung_mask"]["reason"] == "field of view 50 mm, under 220 mm: a crop"
     assert mask.settings["threshold"] == 0.5
+
+
+def test_second_network_scores_candidates_anew_and_changes_no_voxel(tmp_path, model, written):
+    _, out = infer(tmp_path, model, written)
+    plain = read_mask(out / written.with_suffix(".mask").name, "mask")
+    two = write_two_path_model(tmp_path / "two.onnx")
+    _, out = infer(tmp_path, two, written)
+    mask = read_mask(out / written.with_suffix(".mask").name, "mask")
+    assert np.array_equal(mask.labels > 0, plain.labels > 0)
+    # its score falls with what is bright: the smaller ball now comes first
+    assert [c.voxels for c in mask.candidates] == sorted(c.voxels for c in plain.candidates)
+    assert mask.candidates[0].score > mask.candidates[1].score
+    assert (mask.settings["score"], plain.settings["score"]) == ("second network", "mean probability")
 
 
 def test_record_says_slices_engine_threads_and_hashes(tmp_path, model, written):

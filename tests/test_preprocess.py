@@ -107,6 +107,9 @@ def test_every_mask_is_trained_on_and_a_share_of_the_rest(tmp_path: Path) -> Non
         drawn = sum(int(stack.nodule.any(axis=(1, 2)).sum()) for stack in stacks)
         assert drawn == 15
         assert low <= sum(len(stack.hu) for stack in stacks) - drawn <= high
+        for stack in stacks:
+            volume = read_volume(tmp_path / share / f"{stack.id}.volume")
+            assert np.array_equal(volume.hu[stack.numbers], stack.hu)
 
 
 def test_backgrounds_are_trained_on_and_nothing_else_is_made_of_them(tmp_path: Path) -> None:
@@ -143,6 +146,8 @@ def test_slices_of_thin_backgrounds_are_taken_about_2_5_mm_apart(tmp_path: Path)
     preprocess(tmp_path / "cohort", tmp_path / "out", "--backgrounds", str(tmp_path / "thin"))
     (entry,) = json.loads((tmp_path / "out" / "series-1of1.json").read_text())["backgrounds"]
     assert entry["training_slices"] == 4
+    (stack,) = [s for s in read_slices(tmp_path / "out" / "training-1of1.slices") if s.id.patient == entry["patient"]]
+    assert stack.numbers.tolist() == [2, 7, 12, 17]
 
 
 def test_neighbours_are_packed_on_demand_and_not_trained_on(tmp_path: Path) -> None:
@@ -152,22 +157,18 @@ def test_neighbours_are_packed_on_demand_and_not_trained_on(tmp_path: Path) -> N
     for context in ("0", "1", "2"):
         preprocess(tmp_path / "cohort", tmp_path / context, *backgrounds, "--context", context)
     for alone, *more in zip(*(read_slices(tmp_path / c / "training-1of1.slices") for c in "012"), strict=True):
-        assert alone.beside is None
+        assert alone.trained.all()
         for context, stack in enumerate(more, start=1):
             assert stack.context == context
-            assert np.array_equal(stack.hu, alone.hu)
-            assert stack.around is not None
-            assert stack.around[:, context].tolist() == list(range(len(stack.hu)))
+            assert stack.numbers[stack.trained].tolist() == alone.numbers.tolist()
+            wanted = {k for number in alone.numbers for k in range(number - context, number + context + 1)}
+            assert set(stack.numbers.tolist()) == wanted & set(range(20 if alone.nodule.any() else 9))
+            assert np.array_equal(stack.hu[stack.trained], alone.hu)
     entries = series_index(tmp_path / "1")
     assert [entry["training_slices"] for entry in entries] == [3, 3]
     volume = read_volume(tmp_path / "1" / str(entries[0]["volume"]))
     (stack,) = [s for s in read_slices(tmp_path / "1" / "training-1of1.slices") if s.id == volume.id]
-    assert stack.beside is not None
-    packed = np.concatenate((stack.hu, stack.beside))
-    for index, (low, _, high) in enumerate(stack.around):
-        place = int(np.flatnonzero((volume.hu == stack.hu[index]).all(axis=(1, 2)))[0])
-        assert np.array_equal(packed[low], volume.hu[max(0, place - 1)])
-        assert np.array_equal(packed[high], volume.hu[min(19, place + 1)])
+    assert np.array_equal(stack.hu, volume.hu[stack.numbers])
 
 
 def test_a_patient_of_the_cohort_is_no_background(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

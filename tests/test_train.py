@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import os
 import signal
@@ -9,8 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import slicestream.learning.recipe as recipes
 from disc_slices import disc_stack, write_sides
 from slicestream.__main__ import main
+from slicestream.inference.model import load_model
+from slicestream.learning.recipe import Reduction
+from slicestream.volumes.patches import PATCHES
 from slicestream.volumes.seal import verify
 from slicestream.volumes.slices import write_slices
 
@@ -157,9 +162,7 @@ def test_a_side_without_nodules_is_refused(side: str, tmp_path: Path, capsys: py
 def test_slices_too_small_for_the_network_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_sides(tmp_path)
     tiny = disc_stack(9, shape=(32, 32))
-    small = type(tiny)(
-        id=tiny.id, hu=tiny.hu[:, :, :6], nodule=np.ones_like(tiny.nodule[:, :, :6]), spacing_mm=(1, 1, 1)
-    )
+    small = dataclasses.replace(tiny, hu=tiny.hu[:, :, :6], nodule=np.ones_like(tiny.nodule[:, :, :6]))
     write_slices(tmp_path / "training-000.slices", [small])
     assert "slices of 32×6 pixels; this network needs 8" in refused(train(tmp_path, tmp_path / "out"), capsys)
 
@@ -181,3 +184,28 @@ def test_help_does_not_wait_for_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "--checkpoints" in done.stdout
+
+
+@pytest.fixture
+def reducing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the recipe `phantom` learn discs quickly, and give it a second network, for this test."""
+    shares = Reduction(widths=(4, 4, 4), batches=4, batch_size=4)
+    phantom = recipes.RECIPES["phantom"]
+    quick = dataclasses.replace(phantom, widths=(4, 8), patch_px=32, batch_size=2, learning_rate=0.02, average=0.5)
+    recipe = dataclasses.replace(quick, reduction=shares, kept=0.9, temperature=True)
+    monkeypatch.setattr(recipes, "RECIPES", {**recipes.RECIPES, "phantom": recipe})
+
+
+@pytest.mark.usefixtures("reducing")
+def test_recipe_that_reduces_false_positives_gives_one_model_of_two_networks(
+    sides: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(train(sides, tmp_path, epochs=8)) == 0
+    assert "second network: area under the curve" in capsys.readouterr().err
+    card = json.loads((tmp_path / "model.json").read_text())
+    assert card["reach_mm"] == 5.0  # four slices, 2.5 mm apart
+    assert card["validation"]["calibration"]["hits"] == card["reduction"]["hits"] > 0
+    assert card["recipe"]["reduction"]["batches"] == 4
+    model = load_model(tmp_path / "model.onnx", threads=1)
+    assert (model.reach_mm, model.min_score, model.temperature) == (5.0, card["min_score"], card["temperature"])
+    assert 0 < float(model.score(np.zeros((1, *PATCHES), np.float32))[0]) < 1

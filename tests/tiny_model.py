@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from slicestream.volumes.patches import PATCHES
 from slicestream.volumes.seal import UNSEALED, seal
 
 METADATA = {
@@ -24,6 +25,10 @@ METADATA = {
 
 def write_hu_model(path: Path, *, over_hu: float = -100.0, **metadata: str) -> Path:
     """Write a network that says 1 where HU is over `over_hu` and 0 elsewhere, but for 10 HU around it."""
+    return _write(path, *_over(over_hu), metadata)
+
+
+def _over(over_hu: float) -> tuple[list[onnx.NodeProto], dict[str, np.ndarray]]:
     steepness = 1000.0
     weight = np.array([[[[steepness]]]], np.float32)
     bias = np.array([-steepness * (over_hu + 1300) / 1600], np.float32)
@@ -31,7 +36,21 @@ def write_hu_model(path: Path, *, over_hu: float = -100.0, **metadata: str) -> P
         helper.make_node("Conv", ["image", "weight", "bias"], ["logit"]),
         helper.make_node("Sigmoid", ["logit"], ["probability"]),
     ]
-    return _write(path, nodes, {"weight": weight, "bias": bias}, metadata)
+    return nodes, {"weight": weight, "bias": bias}
+
+
+def write_two_path_model(path: Path, *, over_hu: float = -100.0, **metadata: str) -> Path:
+    """Write the same network with a second one beside it, whose score is 1 less the mean of the near patch's window."""
+    nodes, weights = _over(over_hu)
+    nodes += [
+        helper.make_node("Gather", ["patches", "first"], ["near"], axis=1),
+        helper.make_node("Gather", ["near", "first"], ["hu"], axis=1),
+        helper.make_node("ReduceMean", ["hu", "axes"], ["mean"], keepdims=0),
+        helper.make_node("Sub", ["one", "mean"], ["score"]),
+    ]
+    weights |= {"first": np.array(0), "axes": np.array([1, 2, 3]), "one": np.array(1, np.float32)}
+    more = {"patches": ["N", *PATCHES]}, {"score": ["N"]}
+    return _write(path, nodes, weights, {"reach_mm": "5.0", **metadata}, more=more)
 
 
 def write_random_model(path: Path, *, channels: int = 16, seed: int = 0) -> Path:
@@ -68,14 +87,14 @@ def write_model_of_another_shape(path: Path) -> Path:
     return _write(path, nodes, weights, {}, shapes=(["B", 3, 224, 224], ["B", 2]))
 
 
-def _write(path, nodes, weights, metadata, shapes=(["B", 1, "H", "W"], ["B", 1, "H", "W"])) -> Path:
-    graph = helper.make_graph(
-        nodes,
-        "tiny",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, shapes[0])],
-        [helper.make_tensor_value_info("probability", TensorProto.FLOAT, shapes[1])],
-        [numpy_helper.from_array(array, name) for name, array in weights.items()],
+def _write(path, nodes, weights, metadata, *, shapes=(["B", 1, "H", "W"], ["B", 1, "H", "W"]), more=({}, {})) -> Path:
+    ports = {"image": shapes[0], **more[0]}, {"probability": shapes[1], **more[1]}
+    inputs, outputs = (
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in side.items()]
+        for side in ports
     )
+    values = [numpy_helper.from_array(array, name) for name, array in weights.items()]
+    graph = helper.make_graph(nodes, "tiny", inputs, outputs, values)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     helper.set_model_props(model, {**METADATA, **metadata})
     onnx.checker.check_model(model)

@@ -20,6 +20,7 @@ import onnxruntime
 from slicestream.errors import ArtefactError, OptionError
 from slicestream.inference.model import Model, available_cores, load_model
 from slicestream.inference.predict import predict
+from slicestream.inference.rescore import rescorer
 from slicestream.volumes.artefact import read_header
 from slicestream.volumes.candidates import CandidateRule, find_candidates
 from slicestream.volumes.lungs import find_lungs, no_lungs
@@ -161,7 +162,8 @@ def _mask(volume: Volume, model: Model, options: _Options, progress: _Progress) 
         model, volume.hu, batch_size=options.batch_size, flips=options.flips, progress=progress.at_slice
     )
     lungs = find_lungs(volume.hu, volume.geometry) if options.lung_mask else no_lungs("switched off")
-    found = find_candidates(probability, volume.geometry, rule=options.rule, lungs=lungs)
+    rescore = rescorer(model, volume)
+    found = find_candidates(probability, volume.geometry, rule=options.rule, lungs=lungs, rescore=rescore)
     progress.end(f"{len(found.candidates)} candidates")
     return Mask(
         kind="mask",
@@ -179,7 +181,7 @@ def _mask(volume: Volume, model: Model, options: _Options, progress: _Progress) 
             "min_inside": options.rule.min_inside,
             "min_score": options.rule.min_score,
             "flips": options.flips,
-            "score": "mean probability",
+            "score": "mean probability" if rescore is None else "second network",
             "temperature": options.rule.temperature,
             "lung_mask": lungs.settings(),
             "dropped": found.dropped,

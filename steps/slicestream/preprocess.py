@@ -154,7 +154,7 @@ class _Shown:
 
     def packed(self, chosen: NDArray[np.intp], series: Series) -> int:
         """Return how many slices go with the chosen ones, themselves included."""
-        return len(np.unique(with_neighbours(chosen, len(series.slices), self.context)))
+        return len(with_neighbours(chosen, len(series.slices), self.context))
 
 
 @dataclass(kw_only=True)
@@ -251,7 +251,7 @@ class _Share:
     def _pack(self, series_id: SeriesId, series: Series, nodule: NDArray[np.bool_], chosen: NDArray[np.intp]) -> None:
         assert series.hu is not None
         drawn, spacing_mm = nodule.view(np.uint8), series.geometry.spacing_mm
-        whole = SliceStack(id=series_id, hu=series.hu, nodule=drawn, spacing_mm=spacing_mm)
+        whole = SliceStack.of_series(series_id, hu=series.hu, nodule=drawn, spacing_mm=spacing_mm)
         self.stacks.append(choose_slices(whole, chosen, context=self.shown.context))
 
 
@@ -346,7 +346,8 @@ def _print_plan(
         )
     print(f"{'sum':<34} {totals[0]:>7.0f} slices {totals[1]:>8.1f} MB {totals[2]:>7.0f} slices {totals[3]:>8.1f} MB")
     print(
-        "volume: HU, voxel spacing and axes, pseudonyms. slices: HU and mask, spacing, pseudonyms. At most these sizes."
+        "volume: HU, voxel spacing and axes, pseudonyms. slices: HU and mask, spacing, slice numbers, pseudonyms. "
+        "At most these sizes."
     )
     print(
         "stays here: names, dates, UIDs, positions in the scanner, file names, DICOM headers (.identity), references."

@@ -168,7 +168,7 @@ class _Shards:
 
     def add(self, stack: SliceStack) -> None:
         self.stacks.append(stack)
-        self.size += stack.hu.nbytes + stack.nodule.nbytes + (0 if stack.beside is None else stack.beside.nbytes)
+        self.size += stack.hu.nbytes + stack.nodule.nbytes
         if self.size >= SHARD_BYTES:
             self.flush()
 
@@ -189,9 +189,10 @@ def _pack(
     for number, path in enumerate(sorted(files, key=lambda path: path.name), start=1):
         for stack in read_slices(path):
             entry = waiting.pop(str(stack.id), None)
-            if entry is None or entry.images != len(stack.hu):
+            trained = int(stack.trained.sum())
+            if entry is None or entry.images != trained:
                 raise ArtefactError(
-                    f"{path}: {len(stack.hu)} slices of series {stack.id}, which the indexes do not list so; "
+                    f"{path}: {trained} slices of series {stack.id} to train on, which the indexes do not list so; "
                     "need slices and indexes of one run. Give the matching files."
                 )
             side = sides.get(stack.id.patient)

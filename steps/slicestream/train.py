@@ -22,6 +22,7 @@ from slicestream.volumes.record import RunRecord, recorded
 if TYPE_CHECKING:
     from slicestream.learning.cohort import Side
     from slicestream.learning.device import Device
+    from slicestream.learning.reduction import Reducer
     from slicestream.learning.training import Epoch, Outcome
     from slicestream.learning.validation import Found
 
@@ -112,7 +113,26 @@ def _train(
             compiled=args.compile,
             on_epoch=_watcher(args.out, recipe),
         )
+        if recipe.reduction is not None:
+            outcome = _reduced(outcome, sides, recipe=recipe, seed=args.seed, device=device)
         return outcome, _write(args, recipe, device, outcome, sides)
+
+
+def _reduced(outcome: Outcome, sides: tuple[Side, Side], *, recipe: Recipe, seed: int, device: Device) -> Outcome:
+    """Train the second network and tell of it. It takes minutes, so it has no checkpoint of its own."""
+    from slicestream.learning.reduction import train_reducer
+    from slicestream.learning.training import calibrated
+
+    threshold = outcome.scores.threshold
+    reducer = train_reducer(outcome.network, sides, recipe=recipe, threshold=threshold, seed=seed, device=device)
+    found = reducer.found
+    print(
+        f"train: second network: area under the curve {reducer.auc:.3f} on the validation side's {found.hits.sum()} "
+        f"hits and {(~found.hits).sum()} false positives (the first alone: {reducer.auc_first_stage:.3f})",
+        file=sys.stderr,
+        flush=True,
+    )
+    return dataclasses.replace(calibrated(outcome, found, recipe), reducer=reducer)
 
 
 def _recipe(args: argparse.Namespace) -> Recipe:
@@ -175,13 +195,14 @@ def _write(
     from slicestream.figures.curves import plot_history
     from slicestream.learning.model import ModelFacts, write_model
 
-    training, validation = sides
+    (training, validation), reducer = sides, outcome.reducer
     facts = ModelFacts(
         window=recipe.window,
         spacing_mm=training.spacing_mm,
         threshold=outcome.scores.threshold,
         min_score=outcome.min_score,
         temperature=outcome.temperature,
+        reach_mm=None if reducer is None else reducer.reach_mm,
     )
     card: dict[str, Any] = {
         "recipe": recipe.to_header(),
@@ -201,8 +222,11 @@ def _write(
     }
     if recipe.temperature and outcome.found is not None:
         card["validation"]["calibration"] = _calibration(outcome.found, outcome.temperature)
+    if reducer is not None:
+        card["reduction"] = _reduction(reducer)
     card["versions"] = _versions()
-    hashes = write_model(args.out, outcome.network, facts=facts, card=card)
+    second = None if reducer is None else reducer.network
+    hashes = write_model(args.out, outcome.network, facts=facts, card=card, second=second)
     plot_history(args.out / "history.csv", args.out / "curves.svg")
     for name in ("history.csv", "curves.svg"):
         hashes[name] = hashlib.sha256((args.out / name).read_bytes()).hexdigest()
@@ -217,6 +241,16 @@ def _calibration(found: Found, temperature: float) -> dict[str, Any]:
         "hits": int(found.hits.sum()),
         "error": calibration_error(found.scores, found.hits),
         "error_tempered": calibration_error(tempered(found.scores, temperature), found.hits),
+    }
+
+
+def _reduction(reducer: Reducer) -> dict[str, Any]:
+    hits = int(reducer.found.hits.sum())
+    return {
+        "hits": hits,
+        "misses": len(reducer.found.hits) - hits,
+        "auc_first_stage": reducer.auc_first_stage,
+        "auc": reducer.auc,
     }
 
 

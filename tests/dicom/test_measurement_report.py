@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 from pathlib import Path
@@ -255,3 +256,14 @@ def test_dciodvfy_finds_no_error_with_odd_headers(values: dict[str, object], tmp
     assert "Comprehensive3DSR" in said
     assert "Error" not in said
     assert pydicom.dcmread(path).PatientName == values.get("PatientName", "")
+
+
+def test_score_by_a_second_network_has_a_code_of_its_own(tmp_path: Path) -> None:
+    rescored = dataclasses.replace(cases.mask(), settings={"score": "second network"})
+    reports.write_report(tmp_path / "a.dcm", [reports.series_result(rescored, cases.headers(), found(), Kind.BINARY)])
+    names = {m.name.value for group in groups(tmp_path / "a.dcm") for m in group.get_measurements()}
+    assert "second-network" in names
+    assert "mean-probability" not in names
+    odd = dataclasses.replace(cases.mask(), settings={"score": "a guess"})
+    with pytest.raises(ArtefactError, match="its score is 'a guess'; need one of mean probability, second network"):
+        reports.series_result(odd, cases.headers(), found(), Kind.BINARY)

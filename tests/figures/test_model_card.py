@@ -173,3 +173,8 @@ def test_text_of_other_sites_cannot_become_markup() -> None:
     assert "[x]" not in text
     assert len(re.findall(r"^# ", text, flags=re.M)) == 1
     assert len(rows(text, "## Training")) == len(rows(model_card(facts()), "## Training")) - 1
+
+
+def test_card_tells_of_a_second_network_where_the_model_has_one() -> None:
+    assert "second network" not in model_card(facts())
+    assert "| second network | 3D, at two scales" in model_card(facts(card=CARD | {"reach_mm": 3.75}))

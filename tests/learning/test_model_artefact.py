@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from safetensors.torch import load_file
 
 from slicestream import RESEARCH_ONLY
 from slicestream.learning.model import ModelFacts, write_model
-from slicestream.learning.networks import UNet, build_unet
+from slicestream.learning.networks import TwoPath, UNet, build_unet
+from slicestream.volumes.patches import PATCHES
 from slicestream.volumes.seal import verify
 from slicestream.volumes.volume import Window
 
@@ -60,7 +62,9 @@ def test_model_says_how_it_wants_to_be_fed(folder: Path) -> None:
     }
 
 
-def test_nothing_in_the_model_tells_where_it_was_made(folder: Path) -> None:
+@pytest.mark.parametrize("made", ["folder", "with_second"])
+def test_nothing_in_the_model_tells_where_it_was_made(made: str, request: pytest.FixtureRequest) -> None:
+    folder: Path = request.getfixturevalue(made)
     content = (folder / "model.onnx").read_bytes()
     for trace in (str(Path.cwd()), str(Path.home()) + "/", "site-packages", ".py", "pkg.torch", 'File "'):
         assert trace.encode() not in content
@@ -82,3 +86,47 @@ def test_card_and_weights_belong_to_the_model(folder: Path) -> None:
     weights = load_file(folder / "weights.safetensors")
     for name, tensor in network().state_dict().items():
         assert torch.equal(weights[name], tensor)
+
+
+def second() -> TwoPath:
+    torch.manual_seed(1)
+    net = TwoPath((4, 8, 8))
+    net(torch.rand(4, *PATCHES))
+    return net.eval()
+
+
+@pytest.fixture(scope="module")
+def with_second(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("two")
+    facts = dataclasses.replace(FACTS, reach_mm=4.5)
+    write_model(out, network(), facts=facts, card={}, second=second())
+    return out
+
+
+def test_second_network_lies_in_the_same_file_and_the_first_answers_as_before(folder: Path, with_second: Path) -> None:
+    image = np.random.default_rng(0).random((2, 1, 48, 32), np.float32)
+    patches = np.random.default_rng(1).random((3, *PATCHES), np.float32)
+    one, two = (
+        onnxruntime.InferenceSession(path / "model.onnx", providers=["CPUExecutionProvider"])
+        for path in (folder, with_second)
+    )
+    (alone,) = one.run(["probability"], {"image": image})
+    (beside,) = two.run(["probability"], {"image": image, "patches": patches[:0]})
+    np.testing.assert_array_equal(beside, alone)
+    (scores,) = two.run(["score"], {"image": image[:0], "patches": patches})
+    with torch.no_grad():
+        expected = torch.sigmoid(second()(torch.from_numpy(patches)))
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+
+
+def test_model_of_two_networks_says_how_far_the_second_looks(folder: Path, with_second: Path) -> None:
+    model = onnx.load(with_second / "model.onnx")
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    assert metadata["reach_mm"] == "4.5"
+    assert metadata["content_hash"] == verify(with_second / "model.onnx")
+    assert json.loads((with_second / "model.json").read_text())["reach_mm"] == 4.5
+    assert "reach_mm" not in json.loads((folder / "model.json").read_text())
+    ports = {
+        port.name: port.type.tensor_type.shape.dim[0].dim_param for port in (*model.graph.input, *model.graph.output)
+    }
+    assert ports == {"image": "batch", "probability": "batch", "patches": "candidates", "score": "candidates"}

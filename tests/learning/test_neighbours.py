@@ -18,6 +18,7 @@ from slicestream.learning.data import SliceSet
 from slicestream.learning.model import ModelFacts, write_model
 from slicestream.learning.networks import build_unet
 from slicestream.learning.recipe import Augmentation
+from slicestream.learning.scans import find_donors
 from slicestream.volumes.slices import SliceStack, choose_slices, read_slices, write_slices
 from slicestream.volumes.volume import SeriesId, Window
 
@@ -33,7 +34,7 @@ def series(*, slices: int = 8, slice_mm: float = 2.0, number: int = 1, nodule: t
         drawn[k] = (row - 16) ** 2 + (column - 16) ** 2 <= 16
     hu[drawn > 0] = -100
     identity = SeriesId(patient=f"{number:016x}", series=f"{number:016x}")
-    return SliceStack(id=identity, hu=hu, nodule=drawn, spacing_mm=(slice_mm, 1.0, 1.0))
+    return SliceStack.of_series(identity, hu=hu, nodule=drawn, spacing_mm=(slice_mm, 1.0, 1.0))
 
 
 def packed(whole: SliceStack, *chosen: int, context: int = 1) -> SliceStack:
@@ -49,8 +50,8 @@ def levels(image_BCHW: torch.Tensor) -> list[list[int]]:
 def test_neighbours_are_those_of_the_series_and_its_ends_repeat(tmp_path: Path) -> None:
     write_slices(tmp_path / "a.slices", [packed(series(), 0, 4, 5, 7, context=2)])
     (stack,) = read_slices(tmp_path / "a.slices")
-    assert len(stack.hu) == 4
-    image, _ = SliceSet.from_stacks([stack], context=2).images(torch.arange(4), WINDOW, 1)
+    slices = SliceSet.from_stacks([stack], context=2)
+    image, _ = slices.images(slices.trained, WINDOW, 1)
     assert levels(image) == [[0, 0, 0, 1, 2], [2, 3, 4, 5, 6], [3, 4, 5, 6, 7], [5, 6, 7, 7, 7]]
 
 
@@ -58,17 +59,23 @@ def test_what_is_only_a_neighbour_is_neither_trained_on_nor_counted(tmp_path: Pa
     stacks = [packed(series(nodule=(3, 4)), 3, 4), packed(series(number=2), 6)]
     slices = SliceSet.from_stacks(stacks, context=1)
     assert len(slices) == 3
-    assert sorted(torch.cat(list(slices.whole(10_000))).tolist()) == [0, 1, 2]
+    assert torch.cat(list(slices.whole(10_000))).tolist() == [1, 2, 5]  # of 2, 3, 4, 5 of the one, 5, 6, 7 of the other
     write_slices(tmp_path / "training-000.slices", stacks)
     side = read_side([tmp_path / "training-000.slices"], side="training", multiple=8, context=1)
     assert side.summary() == {"patients": 2, "slices": 3, "annotated_slices": 2}
 
 
 def test_a_network_of_single_slices_sees_the_same_whether_neighbours_were_packed_or_not() -> None:
-    whole = series(nodule=(3,))
-    with_them, without = (SliceSet.from_stacks([packed(whole, 3, 5, context=c)]) for c in (1, 0))
-    for name in SliceSet.__slots__:
-        assert torch.equal(getattr(with_them, name), getattr(without, name))
+    whole = series(nodule=(3, 4, 5))
+    stacks = [[packed(whole, 3, 5, context=context)] for context in (1, 0)]
+    with_them, without = (SliceSet.from_stacks(stack) for stack in stacks)
+    for one, other in zip(*(s.images(s.trained, WINDOW, 1) for s in (with_them, without)), strict=True):
+        assert torch.equal(one, other)
+    assert torch.equal(with_them.nodules, without.nodules)
+    donors = [find_donors(stack) for stack in stacks]
+    assert with_them.trained.tolist() == donors[0].index.tolist() == [1, 3]
+    assert without.trained.tolist() == donors[1].index.tolist() == [0, 1]
+    assert torch.equal(donors[0].reach_mm, donors[1].reach_mm)
 
 
 def test_a_recipe_that_sees_more_neighbours_than_were_packed_is_refused(tmp_path: Path) -> None:
@@ -82,7 +89,7 @@ def test_all_channels_turn_and_move_alike() -> None:
     slices = SliceSet.from_stacks([packed(whole, 3)], context=1)
     turned = Augmentation(rotate=True, flip=True, zoom=1.3, shift_hu=20, gain=0.1, overhang_px=8)
     image, mask = make_batch(
-        slices, torch.zeros(8, dtype=torch.int64), patch=32, window=WINDOW, augmentation=turned,
+        slices, slices.trained.repeat(8), patch=32, window=WINDOW, augmentation=turned,
         generator=torch.Generator().manual_seed(0),
     )  # fmt: skip
     assert image.shape == (8, 3, 32, 32)
@@ -97,7 +104,7 @@ def pasted(donor: SliceStack, donor_slice: int, *, scan_mm: float) -> NDArray[np
     scan = packed(series(number=2, slice_mm=scan_mm), 4)
     slices = SliceSet.from_stacks([donor, scan], context=1)
     place = Pasting(
-        place=torch.tensor([[len(donor.hu), 16, 16]]), donor=torch.tensor([donor_slice]),
+        place=torch.tensor([[int(slices.trained[-1]), 16, 16]]), donor=slices.trained[[donor_slice]],
         middle=torch.tensor([[16.0, 16.0]]), around_hu=torch.tensor([-870.0]),
     )  # fmt: skip
     image, mask = make_scan_batch(
@@ -136,7 +143,7 @@ def test_infer_gives_the_exported_network_the_neighbours_that_training_gave_it(m
     model = load_model(model_path, threads=1)
     assert (model.context, model.architecture) == (1, "unet-2x5-3")
     hu = np.random.default_rng(0).integers(-1000, 300, (5, 32, 48)).astype(np.int16)
-    whole = SliceStack(id=series().id, hu=hu, nodule=np.zeros(hu.shape, np.uint8), spacing_mm=(1.0, 1.0, 1.0))
+    whole = SliceStack.of_series(series().id, hu=hu, nodule=np.zeros(hu.shape, np.uint8), spacing_mm=(1.0, 1.0, 1.0))
     image, _ = SliceSet.from_stacks([packed(whole, *range(5))], context=1).images(torch.arange(5), Window(), 16)
     wanted = model.probability(image.numpy())[:, 0] * 65535
     for batch_size in (1, 2, 5):

@@ -29,7 +29,8 @@ def stack() -> SliceStack:
     nodule[2 : 2 + BESIDE, 20:24, 20:24] = 1
     nodule[15 : 15 + SHORT, 24:27, 4:7] = 1
     hu = np.where(nodule > 0, 0, -800).astype(np.int16)
-    return SliceStack(id=SeriesId(patient="0" * 16, series="1" * 16), hu=hu, nodule=nodule, spacing_mm=(1, 1, 1))
+    series = SeriesId(patient="0" * 16, series="1" * 16)
+    return SliceStack.of_series(series, hu=hu, nodule=nodule, spacing_mm=(1, 1, 1))
 
 
 SLICES = SliceSet.from_stacks([stack()])

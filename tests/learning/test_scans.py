@@ -37,7 +37,7 @@ def chest(*, vessel: bool = True) -> SliceStack:
     if vessel:
         hu[:, 78:83, 46:51] = 60
     series = SeriesId(patient="f" * 16, series="e" * 16)
-    return SliceStack(id=series, hu=hu, nodule=np.zeros(hu.shape, np.uint8), spacing_mm=(5.0, 2.0, 2.0))
+    return SliceStack.of_series(series, hu=hu, nodule=np.zeros(hu.shape, np.uint8), spacing_mm=(5.0, 2.0, 2.0))
 
 
 STACKS = [DISC, chest()]
@@ -71,10 +71,10 @@ def test_donors_are_single_nodules_with_lung_all_around() -> None:
     assert find_donors([DISC]).around_hu.numpy() == pytest.approx(-800, abs=15)
     walled = DISC.hu.copy()
     walled[:, :, 16:] = 40
-    on_wall = SliceStack(id=DISC.id, hu=walled, nodule=DISC.nodule, spacing_mm=DISC.spacing_mm)
+    on_wall = SliceStack.of_series(DISC.id, hu=walled, nodule=DISC.nodule, spacing_mm=DISC.spacing_mm)
     assert len(find_donors([on_wall])) < 6
     double = DISC.nodule | DISC.nodule[:, ::-1, ::-1]
-    two = SliceStack(id=DISC.id, hu=DISC.hu, nodule=double, spacing_mm=DISC.spacing_mm)
+    two = SliceStack.of_series(DISC.id, hu=DISC.hu, nodule=double, spacing_mm=DISC.spacing_mm)
     apart = [i for i in range(6) if not (DISC.nodule[i] & DISC.nodule[i, ::-1, ::-1]).any()]
     assert not set(apart) & set(find_donors([two]).index.tolist())
 

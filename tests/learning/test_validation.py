@@ -33,7 +33,7 @@ def slices(*squares: tuple[int, bool]) -> SliceSet:
         hu[index, 4:8, 4:8] = level
         nodule[index, 4:8, 4:8] = drawn
     series = SeriesId(patient="0" * 16, series="1" * 16)
-    return SliceSet.from_stacks([SliceStack(id=series, hu=hu, nodule=nodule, spacing_mm=(1.0, 1.0, 1.0))])
+    return SliceSet.from_stacks([SliceStack.of_series(series, hu=hu, nodule=nodule, spacing_mm=(1.0, 1.0, 1.0))])
 
 
 def found(given: SliceSet) -> Found:

@@ -45,7 +45,7 @@ def test_mask_and_slices_come_back_as_they_went(tmp_path):
         given.volume_hash,
         given.model_hash,
     )
-    stack = SliceStack(id=given.id, hu=HU, nodule=LABELS.astype(np.uint8), spacing_mm=(1.0, 0.5, 0.5))
+    stack = SliceStack.of_series(given.id, hu=HU, nodule=LABELS.astype(np.uint8), spacing_mm=(1.0, 0.5, 0.5))
     write_slices(tmp_path / "a.slices", [stack])
     (back,) = read_slices(tmp_path / "a.slices")
     assert np.array_equal(back.hu, HU)

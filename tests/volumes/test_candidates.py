@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -109,3 +111,27 @@ def test_ball_keeps_its_voxels():
 def test_rule_out_of_range_is_refused(bad):
     with pytest.raises(ValueError, match=r"threshold|minimum"):
         CandidateRule(**bad)
+
+
+def test_scores_may_be_given_anew_by_the_centres_of_what_is_large_enough():
+    probability = np.zeros((3, 20, 20))
+    probability[1, 0:4, 0:4] = 0.9
+    probability[1, 10:14, 2:6] = 0.8
+    probability[1, 18, 18] = 0.9  # too small to be asked about
+    asked = []
+
+    def rescore(centres):
+        asked.append(centres)
+        return centres[:, 1] / 20
+
+    array = levels(probability)
+    geometry = Geometry(shape=array.shape, spacing_mm=(1.0, 1.0, 1.0))
+    rule = CandidateRule(min_score=0.5)
+    found = find_candidates(array, geometry, rule=rule, lungs=OFF, rescore=rescore)
+    assert np.concatenate(asked).tolist() == [[1.0, 1.5, 1.5], [1.0, 11.5, 3.5]]
+    assert [(c.label, c.score, c.voxels) for c in found.candidates] == [(1, 0.575, 16)]
+    assert found.dropped["low_score"] == 1
+    assert found.labels[1, 12, 4] == 1
+    milder = replace(rule, min_score=0.0, temperature=2.0)
+    tempered = find_candidates(array, geometry, rule=milder, lungs=OFF, rescore=rescore)
+    assert [c.score for c in tempered.candidates] == pytest.approx([0.53771, 0.22164], abs=1e-4)

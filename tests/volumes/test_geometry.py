@@ -51,4 +51,4 @@ def test_sealed_mask_and_slices_without_their_fields_are_refused(tmp_path):
 def test_slices_and_masks_of_two_sizes_are_refused():
     hu, nodule = np.zeros((2, 4, 4), np.int16), np.zeros((2, 4, 5), np.uint8)
     with pytest.raises(ValueError, match="differ"):
-        SliceStack(id=series_id(), hu=hu, nodule=nodule, spacing_mm=(1.0, 1.0, 1.0))
+        SliceStack.of_series(series_id(), hu=hu, nodule=nodule, spacing_mm=(1.0, 1.0, 1.0))

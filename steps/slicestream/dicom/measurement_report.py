@@ -34,7 +34,10 @@ from slicestream.volumes.measures import Measures, rounded
 SERIES_NUMBER = 9003
 SCHEME = "99SLICESTREAM"
 # No public code says what our score is: it is no calibrated certainty in percent, as 111012 DCM would have it.
-SCORE = Code("mean-probability", SCHEME, "Mean probability over voxels")
+SCORES = {  # by what a mask's settings say of it
+    "mean probability": Code("mean-probability", SCHEME, "Mean probability over voxels"),
+    "second network": Code("second-network", SCHEME, "Score by a second network"),
+}
 EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")  # row 12 of TID 1500
 PRESENT, ABSENT = codes.SCT.Present, Code("272519000", "SCT", "Absent")
 _POSITION = (codes.DCM.ImagePositionPatientX, codes.DCM.ImagePositionPatientY, codes.DCM.ImagePositionPatientZ)
@@ -52,6 +55,7 @@ class SeriesResult:
     seed: str
     sources: Sequence[Dataset]
     candidates: Sequence[tuple[int, float, Measures]]  # label, score, measures; in the order of the segments
+    score: Code
     segmentation: Dataset | None
 
 
@@ -79,8 +83,18 @@ def series_result(mask: Mask, headers: Sequence[Dataset], found: Mapping[int, Me
             seed=seed,
             sources=sources,
             candidates=[(c.label, c.score, found[c.label]) for c in ordered],
+            score=_score_of(mask),
             segmentation=_segmentation(sources[0], seed, kind) if ordered else None,
         )
+
+
+def _score_of(mask: Mask) -> Code:
+    kind = str(mask.settings.get("score", "mean probability"))
+    if kind not in SCORES:
+        raise ArtefactError(
+            f"{mask.id}: its score is '{kind[:30]}'; need one of {', '.join(SCORES)}. Infer again with this version."
+        )
+    return SCORES[kind]
 
 
 def write_report(path: Path, series: Sequence[SeriesResult]) -> str:
@@ -218,13 +232,13 @@ def _groups(one: SeriesResult) -> list[sr.VolumetricROIMeasurementsAndQualitativ
                 finding_type=result.NODULE,
                 finding_sites=[sr.FindingSite(anatomic_location=result.LUNG)],
                 algorithm_id=sr.AlgorithmIdentification(name=result.NAME, version=one.version, family=result.AI),
-                measurements=_measurements(score, measures),
+                measurements=_measurements(score, measures, one.score),
             )
         )
     return groups
 
 
-def _measurements(score: float, measures: Measures) -> list[sr.Measurement]:
+def _measurements(score: float, measures: Measures, kind: Code) -> list[sr.Measurement]:
     """Return the same figures as nodules.csv holds, rounded as there."""
 
     def number(
@@ -241,7 +255,7 @@ def _measurements(score: float, measures: Measures) -> list[sr.Measurement]:
         number("perpendicular_diameter_mm", codes.SCT.ShortAxis, mm),
         number("mean_hu", hu, HOUNSFIELD, derivation=codes.SCT.Mean),
         number("std_hu", hu, HOUNSFIELD, derivation=codes.SCT.StandardDeviation),
-        number("score", SCORE, one),
+        number("score", kind, one),
     ]
 
 

@@ -73,6 +73,8 @@ def _model_rows(card: Facts) -> Iterable[tuple[str, Any]]:
     yield "architecture", _get(card, "architecture")
     yield "kind", "2D U-Net, slice by slice; probability of nodule per pixel"
     yield "neighbouring slices on either side, seen as channels", _get(card, "context")
+    if "reach_mm" in card:
+        yield "second network", "3D, at two scales; scores each candidate anew"
     for name in ("format", "version", "labels", "threshold", "min_score", "temperature"):
         yield name.replace("_", " "), _get(card, name)
     yield "spacing it was trained at, row and column, mm", _get(card, "spacing_mm")

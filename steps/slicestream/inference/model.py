@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from slicestream.errors import ModelError
 from slicestream.volumes import seal
+from slicestream.volumes.patches import PATCHES
 from slicestream.volumes.volume import Window
 
 FORMAT = "1"
@@ -34,6 +35,7 @@ class Model:
     min_score : score from which a candidate is kept, chosen there too; 0 where the model says none
     temperature : what the logits of scores are divided by, chosen there too; 1 where the model says none
     context : neighbouring slices on either side that it sees as further channels
+    reach_mm : how far along the slices its second network looks, which scores candidates anew; None where it has none
     content_hash : what masks made with it are bound to
     """
 
@@ -43,6 +45,7 @@ class Model:
     min_score: float
     temperature: float
     context: int
+    reach_mm: float | None
     content_hash: str
     session: Any = field(repr=False)
 
@@ -51,13 +54,29 @@ class Model:
 
         H and W are multiples of 16.
         """
+        ports = {"image": image_BCHW}
+        if self.reach_mm is not None:
+            ports["patches"] = np.zeros((0, *PATCHES), np.float32)  # one graph, two networks: none for the other
+        return self._run("probability", ports, image_BCHW[:, :1].shape)
+
+    def score(self, patches_NSKDHW: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return what the second network says of windowed patches, (N,). Raises ModelError."""
+        none = np.zeros((0, 2 * self.context + 1, MULTIPLE, MULTIPLE), np.float32)
+        return self._run("score", {"image": none, "patches": patches_NSKDHW}, patches_NSKDHW.shape[:1])
+
+    def _run(
+        self, output: str, ports: Mapping[str, NDArray[np.float32]], shape: tuple[int, ...]
+    ) -> NDArray[np.float32]:
         try:
-            answer = np.asarray(self.session.run(["probability"], {"image": image_BCHW})[0], np.float32)
-            if answer.shape != image_BCHW[:, :1].shape or not np.isfinite(answer).all():
+            answer = np.asarray(self.session.run([output], ports)[0], np.float32)
+            if answer.shape != shape or not np.isfinite(answer).all():
                 raise ValueError(f"answer of shape {answer.shape}, finite: {bool(np.isfinite(answer).all())}")
         except Exception as error:  # the engine's own exception types share no base
+            given = f"images of shape {ports['image'].shape}"
+            if not ports["image"].size:
+                given = f"patches of shape {ports['patches'].shape}"
             raise ModelError(
-                f"model {self.architecture}: fails on images of shape {image_BCHW.shape} ({_first_line(error)}). "
+                f"model {self.architecture}: fails on {given} ({_first_line(error)}). "
                 "Lower --batch-size if memory is short, else train the model again."
             ) from error
         return answer
@@ -86,7 +105,7 @@ def load_model(path: Path, *, threads: int) -> Model:
             f"{path}: the engine cannot load it ({_first_line(error)}). Fetch or train it again."
         ) from error
     metadata = session.get_modelmeta().custom_metadata_map
-    _check_ports(path, session, metadata.get("context", "0"))
+    _check_ports(path, session, metadata.get("context", "0"), reduces="reach_mm" in metadata)
     try:
         return Model(content_hash=sealed, session=session, **_settings(metadata))
     except (KeyError, TypeError, ValueError) as error:
@@ -108,6 +127,9 @@ def _settings(metadata: Mapping[str, str]) -> dict[str, Any]:
     temperature = float(json.loads(metadata.get("temperature", "1")))
     if not 0 < temperature < math.inf:
         raise ValueError(f"temperature {temperature}")
+    reach_mm = json.loads(metadata.get("reach_mm", "null"))
+    if reach_mm is not None and not 0 <= float(reach_mm) < math.inf:
+        raise ValueError(f"reach_mm {reach_mm}")
     window = Window(low_hu=float(metadata["window_low_hu"]), high_hu=float(metadata["window_high_hu"]))
     return {
         "architecture": metadata["architecture"],
@@ -116,24 +138,30 @@ def _settings(metadata: Mapping[str, str]) -> dict[str, Any]:
         "min_score": min_score,
         "temperature": temperature,
         "context": int(metadata.get("context", "0")),
+        "reach_mm": None if reach_mm is None else float(reach_mm),
     }
 
 
-def _check_ports(path: Path, session: Any, context: str) -> None:
+def _check_ports(path: Path, session: Any, context: str, *, reduces: bool) -> None:
+    """Raise ModelError unless the ports are those of a segmentation network and, where one `reduces`, of the second."""
     channels = 2 * int(context) + 1 if context.isdecimal() else 1
-    for role, name, ports, wanted in (
-        ("input", "image", session.get_inputs(), channels),
-        ("output", "probability", session.get_outputs(), 1),
-    ):
-        found = [(port.name, port.type, port.shape) for port in ports]
-        fits = len(found) == 1 and found[0][:2] == (name, "tensor(float)") and len(found[0][2]) == 4
-        # all but the channel may vary
-        if not fits or found[0][2][1] != wanted or any(isinstance(found[0][2][axis], int) for axis in (0, 2, 3)):
-            listed = ", ".join(f"{n} {t} {s}" for n, t, s in found)
+    inputs: dict[str, tuple[int | None, ...]] = {"image": (None, channels, None, None)}
+    outputs: dict[str, tuple[int | None, ...]] = {"probability": (None, 1, None, None)}
+    if reduces:
+        inputs["patches"], outputs["score"] = (None, *PATCHES), (None,)
+    for role, wanted, ports in (("input", inputs, session.get_inputs()), ("output", outputs, session.get_outputs())):
+        found = {port.name: tuple(n if isinstance(n, int) else None for n in port.shape) for port in ports}
+        if found != wanted or any(port.type != "tensor(float)" for port in ports):
+            listed = ", ".join(f"{port.name} {port.type} {port.shape}" for port in ports)
+            needed = ", ".join(f"'{name}' tensor(float) {_shape(shape)}" for name, shape in wanted.items())
             raise ModelError(
-                f"{path}: {role} is {listed}; need '{name}' tensor(float) (B, {wanted}, H, W) with B, H and W free. "
+                f"{path}: {role} is {listed}; need {needed}. "
                 "This network is of another architecture: give a model.onnx of `slicestream train`."
             )
+
+
+def _shape(shape: tuple[int | None, ...]) -> str:
+    return f"({', '.join('any' if n is None else str(n) for n in shape)})"
 
 
 def _first_line(error: Exception) -> str:

@@ -17,9 +17,14 @@ from slicestream.volumes.slices import SliceStack, read_slices
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Side:
-    """The slices of one side, and what may be told of them. `hashes` are the shards' content hashes by file name."""
+    """The slices of one side, and what may be told of them.
+
+    `stacks` are the same pixels by series, in the order of `slices`. `hashes` are the shards' content hashes by file
+    name.
+    """
 
     slices: SliceSet
+    stacks: tuple[SliceStack, ...]
     hashes: dict[str, str]
     patients: frozenset[str]
     annotated: int
@@ -51,12 +56,14 @@ def read_side(
         hashes[path.name] = read_header(path, "slices")[1]
     stacks = [stack for stack in stacks if len(stack.hu)]
     _check(stacks, side=side, multiple=multiple, context=context)
-    spacing = [stack.spacing_mm for stack in stacks for _ in range(len(stack.hu))]
+    spacing = [stack.spacing_mm for stack in stacks for _ in range(int(stack.trained.sum()))]
+    slices = SliceSet.from_stacks(stacks, context=context)
     return Side(
-        slices=SliceSet.from_stacks(stacks, context=context),
+        slices=slices,
+        stacks=tuple(slices.views(stacks)),
         hashes=hashes,
         patients=frozenset(stack.id.patient for stack in stacks),
-        annotated=sum(int(stack.nodule.any(axis=(1, 2)).sum()) for stack in stacks),
+        annotated=sum(int(stack.nodule[stack.trained].any(axis=(1, 2)).sum()) for stack in stacks),
         spacing_mm=(statistics.median(row for _, row, _ in spacing), statistics.median(col for _, _, col in spacing)),
         scans=None if scan_patch is None else find_scans(stacks, patch=scan_patch),
     )
@@ -92,7 +99,7 @@ def _check(stacks: Sequence[SliceStack], *, side: str, multiple: int, context: i
             f"--{side}: series {lonely.id} was packed with {lonely.context} neighbours on either side of a slice; this "
             f"recipe sees {context}. Run `slicestream preprocess --context {context}` and split again."
         )
-    if not any(stack.nodule.any() for stack in stacks):
+    if not any(stack.nodule[stack.trained].any() for stack in stacks):
         raise SplitError(
             f"--{side}: no slice with a nodule in it; need at least one. Check the annotations of the cohort, "
             "or split it with other --fractions."

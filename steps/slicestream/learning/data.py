@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import cc3d
@@ -19,7 +19,9 @@ from slicestream.volumes.volume import AIR_HU, Window
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SliceSet:
-    """Slices of any sizes, one after the other: those to train on, then those that are only seen beside them.
+    """Slices of any sizes, one after the other: those to train on, and those that are only seen beside them.
+
+    Slices are told by their places here.
 
     Attributes
     ----------
@@ -28,8 +30,9 @@ class SliceSet:
     nodule_at : int64, pixels of nodules within their slice (row * columns + column), slice by slice
     nodule_first, nodule_count : int64 per slice: its part of `nodule_at`
     pixel_mm, slice_mm : float32 per slice: distance of two rows, of two slices of its series
-    around : int64 (N, C) per slice to train on: what the channels of its image show, itself in the middle
-    nodules : float64 (N,): its share of nodules, each of which counts 1 over all slices that show it
+    around : int64 (slice, C): which slices the channels of its image show, itself in the middle
+    trained : int64 (N,): the slices to train on
+    nodules : float64 (N,): the share of nodules of each of these; a nodule counts 1 over all of them that show it
     """
 
     hu: Tensor
@@ -43,20 +46,17 @@ class SliceSet:
     pixel_mm: Tensor
     slice_mm: Tensor
     around: Tensor
+    trained: Tensor
     nodules: Tensor
 
     @classmethod
     def from_stacks(cls, stacks: Sequence[SliceStack], *, context: int = 0) -> Self:
-        """Take the slices of `stacks` in their order, with `context` neighbours, which the stacks must have."""
-        beside = [s.beside if s.beside is not None and context else s.hu[:0] for s in stacks]
-        parts = [(s, images) for s, images in (*((s, s.hu) for s in stacks), *zip(stacks, beside, strict=True))]
-        shapes = [images.shape[1:] for _, images in parts for _ in range(len(images))]
-        rows = np.array([shape[0] for shape in shapes], np.int64)
-        columns = np.array([shape[1] for shape in shapes], np.int64)
-        hu = np.concatenate([np.zeros(0, np.int16), *(images.reshape(-1) for _, images in parts)])
-        nodule = np.zeros(len(hu), np.uint8)  # what is only seen beside others has none
+        """Take the slices of `stacks` in their order; images show `context` neighbours, which the stacks must have."""
+        of = [stack for stack in stacks for _ in range(len(stack.hu))]
+        rows, columns = (np.array([stack.hu.shape[axis] for stack in of], np.int64) for axis in (1, 2))
+        hu = np.concatenate([np.zeros(0, np.int16), *(stack.hu.reshape(-1) for stack in stacks)])
         drawn = np.concatenate([np.zeros(0, np.bool_), *((stack.nodule > 0).reshape(-1) for stack in stacks)])
-        nodule[: len(drawn)] = drawn
+        nodule = drawn.view(np.uint8)
         pixels = rows * columns
         first = np.cumsum(pixels) - pixels
         marked = np.flatnonzero(nodule)
@@ -71,14 +71,24 @@ class SliceSet:
             nodule_at=torch.from_numpy(marked - first[owner] if len(marked) else np.zeros(1, np.int64)),
             nodule_first=torch.from_numpy(np.cumsum(count) - count),
             nodule_count=torch.from_numpy(count.astype(np.int64)),
-            pixel_mm=torch.tensor([s.spacing_mm[1] for s, part in parts for _ in part], dtype=torch.float32),
-            slice_mm=torch.tensor([s.spacing_mm[0] for s, part in parts for _ in part], dtype=torch.float32),
-            around=torch.from_numpy(_around(stacks, [len(images) for images in beside], context)),
-            nodules=torch.from_numpy(np.concatenate([np.zeros(0), *(_share_of_nodules(s.nodule) for s in stacks)])),
+            pixel_mm=torch.tensor([stack.spacing_mm[1] for stack in of], dtype=torch.float32),
+            slice_mm=torch.tensor([stack.spacing_mm[0] for stack in of], dtype=torch.float32),
+            around=torch.from_numpy(_around(stacks, context)),
+            trained=torch.from_numpy(np.flatnonzero([trained for stack in stacks for trained in stack.trained])),
+            nodules=torch.from_numpy(np.concatenate([np.zeros(0), *(_share_of_nodules(stack) for stack in stacks)])),
         )
 
+    def views(self, stacks: Sequence[SliceStack]) -> Iterator[SliceStack]:
+        """Yield `stacks`, which this set was made of, with its pixels for theirs: so they are in memory once."""
+        begin = 0
+        for stack in stacks:
+            here = slice(begin, begin := begin + stack.hu.size)
+            hu, nodule = (flat[here].numpy().reshape(stack.hu.shape) for flat in (self.hu, self.nodule))
+            yield replace(stack, hu=hu, nodule=nodule)
+
     def __len__(self) -> int:
-        return len(self.around)
+        """How many slices to train on."""
+        return len(self.trained)
 
     @property
     def context(self) -> int:
@@ -98,10 +108,10 @@ class SliceSet:
         return torch.stack((torch.div(at, columns, rounding_mode="floor"), at % columns), dim=1).float() + 0.5
 
     def whole(self, batch_pixels: int) -> Iterator[Tensor]:
-        """Yield indices (B,) of slices of one size, at most `batch_pixels` pixels a batch, in order of size."""
-        row, column = self.rows[: len(self)], self.columns[: len(self)]
+        """Yield slices to train on (B,) of one size, at most `batch_pixels` pixels a batch, in order of size."""
+        row, column = self.rows[self.trained], self.columns[self.trained]
         for rows, columns in sorted({(int(r), int(c)) for r, c in zip(row, column, strict=True)}):
-            same = torch.nonzero((row == rows) & (column == columns)).flatten()
+            same = self.trained[(row == rows) & (column == columns)]
             yield from torch.split(same, max(1, batch_pixels // (rows * columns)))
 
     def images(self, chosen: Tensor, window: Window, multiple: int) -> tuple[Tensor, Tensor]:
@@ -124,9 +134,8 @@ class SliceSet:
         """
         here, gone = start, torch.zeros_like(steps)
         for _ in range(int(steps.abs().max()) if self.context and len(steps) else 0):
-            known = here < len(self)
-            there = self.around[here.clamp(max=len(self) - 1), self.context + steps.sign()]
-            moves = known & (gone < steps.abs()) & (there != here)
+            there = self.around[here, self.context + steps.sign()]
+            moves = (gone < steps.abs()) & (there != here)
             here, gone = torch.where(moves, there, here), gone + moves
         return here, gone == steps.abs()
 
@@ -136,25 +145,20 @@ class SliceSet:
         return side + -side % multiple
 
 
-def _around(stacks: Sequence[SliceStack], beside: Sequence[int], context: int) -> NDArray[np.int64]:
-    """Return (N, 2 * context + 1): each slice's neighbours as indices, where `beside` slices come after all others."""
-    channels, first, first_beside = [], 0, sum(len(stack.hu) for stack in stacks)
-    for stack, more in zip(stacks, beside, strict=True):
-        own = len(stack.hu)
-        known = np.arange(own)[:, None] if stack.around is None else stack.around
-        middle = known.shape[1] // 2
-        near = known[:, middle - context : middle + context + 1]
-        channels.append(np.where(near < own, near + first, near - own + first_beside))
-        first, first_beside = first + own, first_beside + more
-    return np.concatenate([np.zeros((0, 2 * context + 1), np.int64), *channels])
+def _around(stacks: Sequence[SliceStack], context: int) -> NDArray[np.int64]:
+    """Return (slice, 2 * context + 1): each slice's neighbours, lowest first."""
+    first = np.cumsum([0, *(len(stack.hu) for stack in stacks)])[:-1]
+    near = [begin + stack.neighbours(context) for begin, stack in zip(first, stacks, strict=True)]
+    return np.concatenate([np.zeros((0, 2 * context + 1), np.int64), *near])
 
 
-def _share_of_nodules(nodule: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Return (slice,): the sum over a slice's nodules of 1 / slices that show the nodule; nodules are 26-connected."""
+def _share_of_nodules(stack: SliceStack) -> NDArray[np.float64]:
+    """Return for each slice to train on the sum over its nodules, 26-connected, of 1 / slices that show the nodule."""
+    nodule = stack.nodule[stack.trained] > 0
     share = np.zeros(len(nodule))
     if not nodule.any():
         return share
-    labels = cc3d.connected_components(nodule > 0, connectivity=26)
+    labels = cc3d.connected_components(nodule, connectivity=26)
     at, label = np.unique(np.stack((np.nonzero(labels)[0], labels[labels > 0])), axis=1)
     np.add.at(share, at, 1 / np.bincount(label)[label])
     return share

@@ -81,3 +81,37 @@ def build_unet(widths: Sequence[int], *, channels: int = 1) -> UNet:
 def architecture_name(widths: Sequence[int], *, channels: int = 1) -> str:
     """Return e.g. "unet-24x5": channels at the finest level, number of levels; "unet-24x5-3" where it sees 3 slices."""
     return f"unet-{widths[0]}x{len(widths)}" + (f"-{channels}" if channels > 1 else "")
+
+
+class ScalePath(nn.Module):
+    """What one scale of a patch shows, as features: three 3×3×3 convolutions, each with batch norm and ReLU."""
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv3d(before, here, 3, padding=1, bias=False), nn.BatchNorm3d(here), nn.ReLU(inplace=True)
+            )
+            for before, here in zip((2, *widths[:-1]), widths, strict=True)
+        )
+
+    def forward(self, patch_BKDHW: Tensor) -> Tensor:
+        """Bx2xDxHxW, HU in [0, 1] and 1 where known, to BxF: mean and maximum of each of the last channels."""
+        # Along the slices there is little to see: they are halved once.
+        halved_HW = functional.max_pool3d(self.stages[0](patch_BKDHW), (1, 2, 2))
+        features = self.stages[2](functional.max_pool3d(self.stages[1](halved_HW), 2))
+        return torch.cat((features.mean((2, 3, 4)), features.amax((2, 3, 4))), dim=1)
+
+
+class TwoPath(nn.Module):
+    """Is it a nodule? Patches at two scales, fused late (as Dou et al. 2017, doi:10.1109/TBME.2016.2613502, do)."""
+
+    def __init__(self, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.near, self.far = ScalePath(widths), ScalePath(widths)
+        self.head = nn.Sequential(nn.Linear(4 * widths[-1], 32), nn.ReLU(inplace=True), nn.Linear(32, 1))
+
+    def forward(self, patches_BSKDHW: Tensor) -> Tensor:
+        """Bx2x2xDxHxW, near then far, to logits B."""
+        features = torch.cat((self.near(patches_BSKDHW[:, 0]), self.far(patches_BSKDHW[:, 1])), dim=1)
+        return self.head(features)[:, 0]  # type: ignore[no-any-return]

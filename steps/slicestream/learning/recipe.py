@@ -66,6 +66,27 @@ class ScanShares:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Reduction:
+    """How the network is trained that looks again at the candidates.
+
+    Attributes
+    ----------
+    widths : channels of the three convolutions of each of its two paths
+    batches, batch_size : half of each batch are nodules
+    pasted : share of the nodules that are shown in clear lung of a scan, where the training side has any
+    tissue : share of the others that are any tissue off the nodules, not what the first stage takes for one
+    """
+
+    widths: tuple[int, int, int] = (16, 32, 48)
+    batches: int = 600
+    batch_size: int = 32
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.01
+    pasted: float = 0.5
+    tissue: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
     """One way of training a U-Net.
 
@@ -85,6 +106,7 @@ class Recipe:
         asks for none
     temperature : fit a temperature to the scores of the validation side's candidates
     patience : epochs without a better validation IoU after which training stops
+    reduction : of false positives, by a second network; None: the first one's scores stay
     """
 
     name: str
@@ -107,6 +129,7 @@ class Recipe:
     scans: ScanShares = field(default_factory=ScanShares)
     kept: float | None = None
     temperature: bool = False
+    reduction: Reduction | None = None
 
     def __post_init__(self) -> None:
         if len(self.widths) < 2 or min(self.widths) < 1:

@@ -12,9 +12,9 @@ from slicestream.learning.recipe import Sampling
 def epoch_order(slices: SliceSet, sampling: Sampling, generator: torch.Generator) -> Tensor:
     """Return int64 (N,), the slices of one epoch in their order; `Recipe.sampling` says what each way does."""
     shuffled = torch.randperm(len(slices), generator=generator)
-    if sampling == "slices":
-        return shuffled
-    return _drawn_by_nodule(slices.nodules.cpu(), generator)[shuffled]
+    if sampling == "nodules":
+        shuffled = _drawn_by_nodule(slices.nodules.cpu(), generator)[shuffled]
+    return slices.trained.cpu()[shuffled]
 
 
 def _drawn_by_nodule(nodules: Tensor, generator: torch.Generator) -> Tensor:

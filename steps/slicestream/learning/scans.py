@@ -5,7 +5,7 @@ A scan slice is larger than a crop: it shows a chest, most of it without a nodul
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cc3d
@@ -82,25 +82,30 @@ class Scans:
     places: Places
     donors: Donors
 
+    @property
+    def can_paste(self) -> bool:
+        """Whether there is a nodule to paste, and a place for it."""
+        return len(self.places.clear) > 0 and len(self.donors) > 0
+
 
 def find_scans(stacks: Sequence[SliceStack], *, patch: int) -> Scans | None:
-    """Return what the slices of `stacks` offer, in their order; None where none is a whole scan's.
+    """Return what the slices of `stacks` to train on offer, in their order; None where none is a whole scan's.
 
     A slice counts where each side is at least twice a crop's and a lung is found in its stack.
     """
-    found, lung, clear, room, first = [], [], [], [], 0
-    for stack in stacks:
+    found, lung, clear, room = [], [], [], []
+    for stack, place in _trained_on(stacks):
         if min(stack.hu.shape[1:]) >= 2 * patch:
             inside = _lungs(stack)
             drawn = np.asarray(stack.nodule.any(axis=(1, 2)))
             for index in np.flatnonzero(inside.any(axis=(1, 2))):
-                found.append(first + int(index))
-                lung.append(_sampled(inside[index] & (stack.nodule[index] == 0), first + int(index)))
+                here = int(place[index])
+                found.append(here)
+                lung.append(_sampled(inside[index] & (stack.nodule[index] == 0), here))
                 if not drawn[index]:
                     at = inside[index] & find_clear(stack, int(index))
-                    clear.append(_sampled(at, first + int(index)))
+                    clear.append(_sampled(at, here))
                     room.append(_room_mm(stack, int(index), inside[index])[at[::_STEP, ::_STEP]])
-        first += len(stack.hu)
     if not found:
         return None
     none = np.zeros((0, 3), np.int64)
@@ -113,27 +118,34 @@ def find_scans(stacks: Sequence[SliceStack], *, patch: int) -> Scans | None:
 
 
 def find_donors(stacks: Sequence[SliceStack]) -> Donors:
-    """Return the slices that hold one nodule alone, with lung all around, of a size that is common."""
-    index, centre, around, reach, first = [], [], [], [], 0
-    for stack in stacks:
+    """Return the slices to train on that hold one nodule alone, with lung all around, of a size that is common."""
+    index, centre, around, reach = [], [], [], []
+    for stack, place in _trained_on(stacks):
         pixel_mm2 = stack.spacing_mm[1] * stack.spacing_mm[2]
         for number, mask in enumerate(stack.nodule):
             diameter = 2 * (float(mask.astype(bool).sum()) * pixel_mm2 / np.pi) ** 0.5
             if DONOR_MM[0] <= diameter <= DONOR_MM[1]:
                 middle, hu = _alone_in_lung(stack.hu[number], mask > 0)
                 if middle is not None:
-                    index.append(first + number)
+                    index.append(int(place[number]))
                     centre.append(middle)
                     around.append(hu)
                     away = np.abs(np.argwhere(mask) - middle).max(axis=0) * stack.spacing_mm[1:]
                     reach.append(float(away.max()))
-        first += len(stack.hu)
     return Donors(
         index=torch.tensor(index, dtype=torch.int64),
         centre=torch.tensor(centre, dtype=torch.float32).reshape(-1, 2),
         around_hu=torch.tensor(around, dtype=torch.float32),
         reach_mm=torch.tensor(reach, dtype=torch.float32),
     )
+
+
+def _trained_on(stacks: Sequence[SliceStack]) -> Iterator[tuple[SliceStack, NDArray[np.intp]]]:
+    """Yield of each stack what is trained on, and the places of these slices among those of all stacks."""
+    first = 0
+    for stack in stacks:
+        yield stack.part(stack.trained), first + np.flatnonzero(stack.trained)
+        first += len(stack.hu)
 
 
 def _alone_in_lung(hu: NDArray[np.int16], mask: NDArray[np.bool_]) -> tuple[tuple[float, float] | None, float]:
@@ -234,7 +246,7 @@ def draw_crops(scans: Scans, wrong: Tensor, *, count: int, shares: ScanShares, g
     A nodule that has room at none of the places tried for it is not pasted: its crop shows lung.
     """
     places, donors = scans.places, scans.donors
-    pasted = round(count * shares.pasted) if len(places.clear) and len(donors) else 0
+    pasted = round(count * shares.pasted) if scans.can_paste else 0
     revisited = round(count * shares.revisited) if len(wrong) else 0
     rest = count - pasted
 

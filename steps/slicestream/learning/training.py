@@ -20,6 +20,7 @@ from slicestream.learning.device import Device
 from slicestream.learning.losses import loss_of
 from slicestream.learning.networks import UNet, build_unet
 from slicestream.learning.recipe import Recipe
+from slicestream.learning.reduction import Reducer
 from slicestream.learning.sampling import epoch_order
 from slicestream.learning.scans import Scans, draw_crops, suspects
 from slicestream.learning.validation import Found, Scores, find, measure
@@ -53,7 +54,8 @@ class Outcome:
     """What training gave: the best weights, every epoch, scores at the threshold chosen on the validation side.
 
     `min_score` is what the model asks of a candidate, `temperature` what scores are tempered with, chosen there too
-    from the candidates `found`; 0, 1 and None where the recipe asks for neither.
+    from the candidates `found`; 0, 1 and None where the recipe asks for neither. `reducer` is the second network,
+    whose scores those are where the recipe asks for one.
     """
 
     network: UNet
@@ -63,6 +65,7 @@ class Outcome:
     min_score: float = 0.0
     temperature: float = 1.0
     found: Found | None = None
+    reducer: Reducer | None = None
 
 
 @dataclass(kw_only=True, slots=True)
@@ -129,7 +132,7 @@ def train(
 
 
 def _outcome(state: _State, validation: SliceSet, *, recipe: Recipe, device: Device) -> Outcome:
-    """Take the best weights; choose the threshold, and with it what becomes of the scores of candidates."""
+    """Take the best weights; choose the threshold, and by the candidates at it what becomes of their scores."""
     state.average.load_state_dict(state.best)
     tried = measure(state.average, validation, recipe=recipe, device=device, thresholds=THRESHOLDS, flips=True)
     chosen = max(tried, key=lambda score: (round(score.quality, 6), -abs(score.threshold - 0.5)))
@@ -137,9 +140,15 @@ def _outcome(state: _State, validation: SliceSet, *, recipe: Recipe, device: Dev
     if recipe.kept is None and not recipe.temperature:
         return outcome
     found = find(state.average, validation, recipe=recipe, device=device, threshold=chosen.threshold)
+    return calibrated(outcome, found, recipe)
+
+
+def calibrated(outcome: Outcome, found: Found, recipe: Recipe) -> Outcome:
+    """Return `outcome` with the temperature and the least score that the recipe asks of candidates like `found`."""
     temperature = fit_temperature(found.scores, found.hits) if recipe.temperature else 1.0
     least = 0.0 if recipe.kept is None else found.score_that_keeps(recipe.kept)
     least = round(float(tempered(np.array(least), temperature)), 4) if least else 0.0
+    least = min(least, 0.9999)  # 1 would ask for more than any has
     return replace(outcome, min_score=least, temperature=temperature, found=found)
 
 

@@ -15,6 +15,7 @@ from slicestream.learning.data import SliceSet
 from slicestream.learning.device import Device
 from slicestream.learning.losses import loss_of
 from slicestream.learning.recipe import Recipe
+from slicestream.volumes.candidates import LEVELS
 from slicestream.volumes.metrics import HIT_IOU
 
 _BATCH_PIXELS = 16 * 128 * 128
@@ -114,6 +115,21 @@ def _scored(seen: NDArray[np.float32], drawn: NDArray[np.bool_], threshold: floa
         hit = 0 < np.count_nonzero(component & nodule) >= HIT_IOU * np.count_nonzero(component | nodule)
         scored.append((float(seen[component].mean()), bool(hit)))
     return scored
+
+
+@torch.no_grad()
+def probability_of(
+    network: nn.Module, slices: SliceSet, chosen: Tensor, *, recipe: Recipe, device: Device, flips: bool
+) -> NDArray[np.uint16]:
+    """Return what `network` says of slices `chosen` of one size (slice, row, column), in steps of 1/65535."""
+    rows, columns = int(slices.rows[chosen[0]]), int(slices.columns[chosen[0]])
+    parts = []
+    for some in torch.split(chosen, max(1, _BATCH_PIXELS // (rows * columns))):
+        image, _ = slices.images(some, recipe.window, recipe.multiple)
+        seen = torch.sigmoid(_logits(network, image, device, _FLIPS if flips else _FLIPS[:1]))
+        inside = seen[:, 0, :rows, :columns].cpu().numpy()
+        parts.append(np.rint(inside * np.float32(LEVELS)).astype(np.uint16))
+    return np.concatenate(parts)
 
 
 def _logits(network: nn.Module, image: Tensor, device: Device, flips: Sequence[tuple[int, ...]]) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,8 @@ from slicestream.volumes.mask import Candidate
 
 LEVELS = 65535  # probabilities are kept as uint16: 2 bytes per voxel, steps of 1/65535
 MAX_LABELS = 65535  # what uint16 labels hold
+
+Rescore = Callable[[NDArray[np.float64]], NDArray[np.floating[Any]]]  # centres (N, 3) as indices to scores (N,)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,19 +67,29 @@ class Candidates:
 
 
 def find_candidates(
-    probability: NDArray[np.uint16], geometry: Geometry, *, rule: CandidateRule, lungs: Lungs
+    probability: NDArray[np.uint16],
+    geometry: Geometry,
+    *,
+    rule: CandidateRule,
+    lungs: Lungs,
+    rescore: Rescore | None = None,
 ) -> Candidates:
     """Label the 26-connected components of probability ≥ threshold that the rule keeps.
 
     `probability` is in steps of 1/65535, (slice, row, column). The score is the mean probability over a component's
-    voxels, tempered. Labels go from the highest score to the lowest (ties: first in memory order).
+    voxels, or what `rescore` says of those that are large enough and inside; tempered. Labels go from the highest
+    score to the lowest (ties: first in memory order).
     """
     components = cc3d.connected_components(probability >= math.ceil(rule.threshold * LEVELS), connectivity=26)
     voxels = _counts(components)
-    scores = tempered(_sums(components, probability, len(voxels)) / np.maximum(voxels, 1) / LEVELS, rule.temperature)
+    scores = _sums(components, probability, len(voxels)) / np.maximum(voxels, 1) / LEVELS
     big = voxels >= rule.min_voxels(geometry.voxel_mm3)
     big[0] = False
     inside = lungs.share_inside(components, voxels) >= rule.min_inside
+    looked_at = np.flatnonzero(big & inside)
+    if rescore is not None and looked_at.size:
+        scores[looked_at] = rescore(middles(components)[looked_at])
+    scores = tempered(scores, rule.temperature)
     sure = scores >= rule.min_score
     order = np.flatnonzero(big & inside & sure)
     order = order[np.argsort(-scores[order], kind="stable")]
@@ -97,6 +110,12 @@ def find_candidates(
         "over_65535": len(order) - len(kept),
     }
     return Candidates(labels=labels, candidates=found, dropped=dropped)
+
+
+def middles(labels: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the centre of each label, fractional indices (label, 3) of slice, row, column; label 0 is background."""
+    statistics: Any = cc3d.statistics(labels)
+    return np.asarray(statistics["centroids"], np.float64)
 
 
 def _counts(components: NDArray[Any]) -> NDArray[np.int64]:

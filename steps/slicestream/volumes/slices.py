@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,74 +18,99 @@ from slicestream.volumes.volume import SeriesId, id_header
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SliceStack:
-    """Chosen slices of one series.
+    """Slices of one series, ascending: those to train on, and those that are only seen beside them.
 
     Attributes
     ----------
     hu : int16, (slice, row, column)
     nodule : uint8, same shape, 1 = nodule
-    spacing_mm : of the volume, along slice, row, column
-    beside, around : where neighbours were packed too: int16 (slice, row, column), those that are not among the chosen;
-        int64 (chosen slice, 2 * context + 1), each slice's neighbours from the lowest to the highest and itself in the
-        middle, as places in `hu` followed by `beside`
+    spacing_mm : of the series, along slice, row, column
+    numbers : int64 (slice,), which of the series' slices these are, from 0
+    trained : bool (slice,), which of these to train on
+    context : so many neighbours on either side of those are here, as far as the series goes
     """
 
     id: SeriesId
     hu: NDArray[np.int16]
     nodule: NDArray[np.uint8]
     spacing_mm: tuple[float, float, float]
-    beside: NDArray[np.int16] | None = None
-    around: NDArray[np.int64] | None = None
+    numbers: NDArray[np.int64]
+    trained: NDArray[np.bool_]
+    context: int = 0
 
     def __post_init__(self) -> None:
         if self.hu.shape != self.nodule.shape or self.hu.ndim != 3:
             raise ValueError(f"images {self.hu.shape} and masks {self.nodule.shape} differ")
-        if self.beside is None or self.around is None:
-            if self.beside is not self.around:
-                raise ValueError("neighbours without their places, or the other way round")
-            return
-        many = len(self.hu) + len(self.beside)
-        fits = self.beside.shape[1:] == self.hu.shape[1:] and self.around.shape == (len(self.hu), 2 * self.context + 1)
-        if not fits or ((self.around < 0) | (self.around >= many)).any():
-            raise ValueError(f"neighbours {self.beside.shape}, places {self.around.shape} do not fit {self.hu.shape}")
+        if not len(self.hu) == len(self.numbers) == len(self.trained) or (np.diff(self.numbers, prepend=-1) < 1).any():
+            raise ValueError(f"slice numbers {self.numbers[:5]}… do not fit {len(self.hu)} images, or do not ascend")
+        if self.context < 0:
+            raise ValueError(f"{self.context} neighbours")
+
+    @classmethod
+    def of_series(
+        cls,
+        series: SeriesId,
+        *,
+        hu: NDArray[np.int16],
+        nodule: NDArray[np.uint8],
+        spacing_mm: tuple[float, float, float],
+    ) -> Self:
+        """Return a whole series, to train on every slice of it."""
+        numbers, trained = np.arange(len(hu)), np.ones(len(hu), np.bool_)
+        return cls(id=series, hu=hu, nodule=nodule, spacing_mm=spacing_mm, numbers=numbers, trained=trained)
 
     @property
-    def context(self) -> int:
-        """How many neighbours on each side were packed."""
-        return 0 if self.around is None else self.around.shape[-1] // 2
+    def slices_mm(self) -> NDArray[np.float64]:
+        """Return where each slice lies along the slice axis, from the series' first."""
+        return np.asarray(self.numbers * self.spacing_mm[0], np.float64)
+
+    def part(self, which: NDArray[np.bool_] | NDArray[np.intp]) -> Self:
+        """Return some of the slices; that neighbours are among them is no longer said."""
+        names = ("hu", "nodule", "numbers", "trained")
+        return replace(self, context=0, **{name: getattr(self, name)[which] for name in names})
+
+    def runs(self) -> Iterator[slice]:
+        """Yield the parts in which each slice is the next one's neighbour."""
+        ends = np.flatnonzero(np.diff(self.numbers) > 1) + 1
+        for first, end in pairwise((0, *ends.tolist(), len(self.numbers))):
+            yield slice(first, end)
+
+    def neighbours(self, context: int) -> NDArray[np.int64]:
+        """Return where each slice and its neighbours are in the stack, lowest first: (slice, 2 * context + 1).
+
+        Beyond an end of the series, and of what is here of it, the last slice stands for the next.
+        """
+        steps = np.arange(-context, context + 1)
+        here = [np.clip(np.r_[run][:, None] + steps, run.start, run.stop - 1) for run in self.runs()]
+        return np.concatenate(here).astype(np.int64)
 
 
 def with_neighbours(chosen: NDArray[np.intp], slices: int, context: int) -> NDArray[np.intp]:
-    """Return (chosen slice, 2 * context + 1): each and its neighbours in a series of so many slices, lowest first.
-
-    Where the series ends, its last slice stands for those beyond.
-    """
-    return np.asarray(np.clip(chosen[:, None] + np.arange(-context, context + 1), 0, slices - 1))
+    """Return which of so many slices of a series are `chosen` or at most `context` from one that is, ascending."""
+    near = chosen[:, None] + np.arange(-context, context + 1)
+    return np.unique(np.clip(near, 0, slices - 1))
 
 
-def choose_slices(whole: SliceStack, chosen: NDArray[np.intp], *, context: int = 0) -> SliceStack:
-    """Return slices `chosen` (ascending) of a whole series, and `context` neighbours of each on either side."""
-    part = replace(whole, hu=whole.hu[chosen], nodule=whole.nodule[chosen])
-    if not context:
-        return part
-    wanted = with_neighbours(chosen, len(whole.hu), context)
-    more = np.setdiff1d(wanted, chosen)
-    packed = np.concatenate((chosen, more))
-    order = np.argsort(packed)
-    around = order[np.searchsorted(packed, wanted, sorter=order)].astype(np.int64)
-    return replace(part, beside=whole.hu[more], around=around)
+def choose_slices(series: SliceStack, chosen: NDArray[np.intp], *, context: int = 0) -> SliceStack:
+    """Return the `chosen` slices of a whole series to train on, and `context` neighbours of each on either side."""
+    packed = series.part(with_neighbours(chosen, len(series.hu), context))
+    return replace(packed, trained=np.isin(packed.numbers, chosen), context=context)
 
 
 def write_slices(path: Path, stacks: Iterable[SliceStack]) -> str:
     """Write a `.slices` file, stacks in order of their pseudonyms; return its content hash. Raises OutputError."""
     ordered = sorted(stacks, key=lambda stack: str(stack.id))
+    entries = [
+        {
+            **id_header(stack.id),
+            "spacing_mm": list(stack.spacing_mm),
+            "numbers": stack.numbers.tolist(),
+            "trained": stack.trained.tolist(),
+            "context": stack.context,
+        }
+        for stack in ordered
+    ]
     arrays = {f"{s.id}-hu": s.hu for s in ordered} | {f"{s.id}-nodule": s.nodule for s in ordered}
-    entries = []
-    for stack in ordered:
-        entries.append({**id_header(stack.id), "spacing_mm": list(stack.spacing_mm)})
-        if stack.beside is not None and stack.around is not None:
-            entries[-1]["around"] = stack.around.tolist()
-            arrays[f"{stack.id}-beside"] = stack.beside
     return write_artefact(path, "slices", {"stacks": entries}, arrays)
 
 
@@ -101,8 +128,9 @@ def read_slices(path: Path) -> list[SliceStack]:
                     hu=artefact.arrays[f"{series}-hu"],
                     nodule=artefact.arrays[f"{series}-nodule"],
                     spacing_mm=(z, y, x),
-                    beside=artefact.arrays.get(f"{series}-beside"),
-                    around=np.array(entry["around"], np.int64) if "around" in entry else None,
+                    numbers=np.array(entry["numbers"], np.int64),
+                    trained=np.array(entry["trained"], np.bool_),
+                    context=int(entry["context"]),
                 )
             )
     except (KeyError, TypeError, ValueError) as error:

@@ -15,7 +15,7 @@ import pytest
 
 from disc_slices import write_sides
 from slicestream.errors import OptionError
-from slicestream.learning.launch import Nodes, first_host
+from slicestream.learning.launch import Nodes, first_host, processes_here
 
 EPOCHS = 4
 
@@ -79,7 +79,7 @@ def test_a_process_that_dies_ends_all_and_another_number_of_them_goes_on(sides: 
     *before, last = error.splitlines()
     assert all(line.startswith("train: epoch ") for line in before), error
     assert last.startswith("slicestream train: process 1 of the training, on ")
-    assert "was ended by SIGKILL; often memory was short" in last
+    assert "was ended by SIGKILL; all are needed to the end" in last
     assert alive(pids) == []
     assert not (tmp_path / "model.onnx").exists()
 
@@ -149,6 +149,15 @@ def test_outside_of_a_step_over_nodes_this_machine_trains_alone() -> None:
     assert Nodes.of_slurm({}) == Nodes()
     batch_script = {"SLURM_JOB_ID": "7", "SLURM_JOB_NUM_NODES": "2", "SLURM_NNODES": "2", "SLURM_NODEID": "0"}
     assert Nodes.of_slurm(batch_script).count == 1
+
+
+def test_each_process_needs_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    assert [processes_here(asked, "auto") for asked in (None, 2, 4)] == [4, 2, 4]
+    assert [processes_here(asked, "cpu") for asked in (None, 8)] == [1, 8]
+    with pytest.raises(OptionError, match=r"--processes 5: .* has 4 usable GPUs; need one for each process"):
+        processes_here(5, "cuda")
 
 
 def test_more_than_one_process_by_srun_on_a_node_is_refused() -> None:

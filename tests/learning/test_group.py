@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 import torch
+from test_scans import chest
 from torch.multiprocessing.spawn import start_processes
 from torch.nn.parallel import DistributedDataParallel
 
+from disc_slices import disc_stack
 from slicestream.errors import OptionError
 from slicestream.learning.checkpoint import Checkpoint
 from slicestream.learning.data import SliceSet
@@ -21,20 +23,22 @@ from slicestream.learning.group import Member, from_first, gathered, joined, par
 from slicestream.learning.losses import loss_of
 from slicestream.learning.networks import build_unet
 from slicestream.learning.recipe import Augmentation, Loss, Recipe, ScanShares
-from slicestream.learning.scans import suspects
+from slicestream.learning.scans import Scans, find_scans, suspects
 from slicestream.learning.training import Epoch, Outcome, train
 from slicestream.learning.validation import find, measure
-from test_scans import DISC, STACKS, scans
 
 CPU = Device(torch_device=torch.device("cpu"), bf16=False, threads=1, description="cpu")
-# of 8 slices: batches of 3, 3 and 2, with one crop of a scan each, so that the second process has none
+# of 7 slices: batches of 2, 2, 2 and 1, with one crop of a scan each and none: the second process has no crop, and
+# nothing at all of the last batch
 RECIPE = Recipe(
-    name="test", widths=(4, 8), patch_px=64, epochs=3, batch_size=3, learning_rate=0.01, weight_decay=0.01, warmup=0.1,
+    name="test", widths=(4, 8), patch_px=64, epochs=3, batch_size=2, learning_rate=0.01, weight_decay=0.01, warmup=0.1,
     average=0.9, patience=3, scans=ScanShares(crops=0.4, pasted=0.3, revisited=0.4), kept=0.5,
     augmentation=Augmentation(rotate=True, flip=True, zoom=1.2, shift_hu=30, noise_hu=30),
 )  # fmt: skip
-SLICES, VALIDATION = SliceSet.from_stacks(STACKS), SliceSet.from_stacks([DISC])
+STACKS = [disc_stack(1, slices=5), chest()]
+SLICES, VALIDATION = SliceSet.from_stacks(STACKS), SliceSet.from_stacks([disc_stack(2)])
 LOSSES: tuple[Loss, ...] = ("dice_bce", "tversky", "unified_focal")
+COUNTS = (5, 1)  # of which a second process takes 2, and none
 STOPPED_AFTER = 2
 
 
@@ -42,14 +46,20 @@ class _StopError(Exception):
     """What a kill is here."""
 
 
-def step(loss: Loss) -> dict[str, torch.Tensor]:
-    """Return gradients and statistics of one step in float64, on 5 images of which a second process takes 2."""
+def scans() -> Scans:
+    found = find_scans(STACKS, patch=64)
+    assert found is not None
+    return found
+
+
+def step(loss: Loss, count: int) -> dict[str, torch.Tensor]:
+    """Return gradients and statistics of one step in float64 on so many images."""
     torch.manual_seed(0)
     network = with_shared_statistics(build_unet((4, 8)).double())
     torch.nn.init.normal_(network.head.weight)
-    images, masks = torch.rand(5, 1, 32, 32).double(), (torch.rand(5, 1, 32, 32) > 0.8).double()
+    images, masks = torch.rand(count, 1, 32, 32).double(), (torch.rand(count, 1, 32, 32) > 0.8).double()
     forward = DistributedDataParallel(network) if size() > 1 else network
-    logits, target = gathered(forward(images[part(5)]), [5]), gathered(masks[part(5)], [5])
+    logits, target = (gathered(one, [count]) for one in (forward(images[part(count)]), masks[part(count)]))
     loss_of(replace(RECIPE, loss=loss), logits, target).backward()
     gradients = {name: one.grad for name, one in network.named_parameters() if one.grad is not None}
     return {**gradients, **{f"kept {name}": one for name, one in network.named_buffers()}}
@@ -94,7 +104,7 @@ def everything(member: Member, folder: Path) -> dict[str, Any]:
     torch.set_num_threads(1)
     first = member.rank == 0
     with joined(member, CPU.torch_device):
-        told: dict[str, Any] = {loss: step(loss) for loss in LOSSES}
+        told: dict[str, Any] = {f"{loss} {count}": step(loss, count) for loss in LOSSES for count in COUNTS}
         told |= {"decided": decided(), "trained": trained(None), "told": from_first(member.rank)}
         told["resumed"] = trained(Checkpoint(folder) if first else None)
         told["refused"] = refused()
@@ -139,13 +149,14 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return [torch.load(folder / f"{rank}.pt", weights_only=False) | {"seconds": seconds} for rank in range(2)]
 
 
+@pytest.mark.parametrize("count", COUNTS)
 @pytest.mark.parametrize("loss", LOSSES)
 def test_gradients_and_statistics_are_those_of_the_whole_batch(
-    loss: Loss, alone: dict[str, Any], both: list[dict[str, Any]]
+    loss: Loss, count: int, alone: dict[str, Any], both: list[dict[str, Any]]
 ) -> None:
-    for name, value in alone[loss].items():
+    for name, value in alone[f"{loss} {count}"].items():
         for one in both:
-            torch.testing.assert_close(one[loss][name], value, rtol=1e-9, atol=1e-12, msg=name)
+            torch.testing.assert_close(one[f"{loss} {count}"][name], value, rtol=1e-9, atol=1e-12, msg=name)
 
 
 def test_what_is_measured_and_found_is_the_same_to_the_bit(alone: dict[str, Any], both: list[dict[str, Any]]) -> None:
@@ -189,4 +200,6 @@ def test_a_state_is_called_the_same_whoever_shares_it(alone: dict[str, Any], bot
 
 def test_more_processes_than_a_batch_has_images_are_refused(alone: dict[str, Any], both: list[dict[str, Any]]) -> None:
     assert not alone["refused"]
-    assert all("2 processes, but recipe test makes batches of 1 slices" in one["refused"] for one in both)
+    assert all(
+        "2 processes, but recipe test makes batches of 1 slices; need one each" in one["refused"] for one in both
+    )

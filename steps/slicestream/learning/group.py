@@ -129,8 +129,11 @@ def _moments(features_BCHW: Tensor) -> tuple[float, Tensor, Tensor]:
 
     The sums are float64: mean and mean square may be close.
     """
-    variance, mean = (one.double() for one in torch.var_mean(features_BCHW, dim=(0, 2, 3), correction=0))
-    count = features_BCHW.numel() / len(mean)
+    count = features_BCHW.numel() / features_BCHW.shape[1]
+    if count:
+        variance, mean = (one.double() for one in torch.var_mean(features_BCHW, dim=(0, 2, 3), correction=0))
+    else:  # a batch may have fewer images than there are processes
+        variance = mean = features_BCHW.double().sum((0, 2, 3))
     sums = _total(torch.stack((torch.ones_like(mean), mean, variance + mean**2)) * count)
     mean, square = sums[1] / sums[0], sums[2] / sums[0]
     return float(sums[0, 0].detach()), mean.to(features_BCHW.dtype), (square - mean**2).to(features_BCHW.dtype)

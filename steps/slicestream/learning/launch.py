@@ -90,6 +90,8 @@ def launch(work: Callable[[Any, Member], None], args: Any, *, processes: int, no
     ------
     SliceStreamError
         What the first process to fail raised, or which one was ended from outside.
+    SystemExit
+        A fault of ours in a process, with its traceback; or a signal other than Ctrl-C.
     """
     logging.disable(logging.CRITICAL)  # the launcher tells every end twice, with its own traceback
     with tempfile.TemporaryDirectory() as folder:
@@ -105,8 +107,7 @@ def launch(work: Callable[[Any, Member], None], args: Any, *, processes: int, no
         try:
             elastic_launch(config, _take_part)(work, args)
         except ChildFailedError as error:
-            rank, failure = error.get_first_failure()
-            raise _cause(rank, failure) from None
+            raise _cause(*error.get_first_failure()) from None
         except SignalException as error:
             if error.sigval == signal.SIGINT:
                 raise KeyboardInterrupt from None
@@ -123,17 +124,17 @@ def _take_part(work: Callable[[Any, Member], None], args: Any) -> None:
         raise
 
 
-def _cause(rank: int, failure: ProcessFailure) -> SliceStreamError:
-    """Return the error for how a process ended: its own, where it was one of ours."""
-    where = f"process {rank} of the training, on {socket.gethostname()}"
-    again = "Run again: training goes on from its last checkpoint."
+def _cause(rank: int, failure: ProcessFailure) -> SliceStreamError | SystemExit:
+    """Return what to raise for how a process ended: what it raised itself, if it came to that."""
     told: Any = failure.message
-    if isinstance(told, str):  # it did not come to raise anything
+    if isinstance(told, str):
         how = f"was ended by {failure.signal_name()}" if failure.exitcode < 0 else f"exited with {failure.exitcode}"
-        return TrainingError(f"{where}: {how}; often memory was short (see the job's log). {again}")
+        return TrainingError(
+            f"process {rank} of the training, on {socket.gethostname()}: {how}; all are needed to the end. "
+            "Often memory was short. Run again: training goes on from its last checkpoint."
+        )
     kind, _, text = told["message"].partition(": ")
-    ours = getattr(errors, kind, None)
-    if isinstance(ours, type) and issubclass(ours, SliceStreamError):
-        return ours(text)
-    sys.stderr.write(told["extraInfo"]["py_callstack"])
-    return TrainingError(f"{where}: {kind}: {text.splitlines()[0] if text else ''}. {again}")
+    error = getattr(errors, kind, None)
+    if isinstance(error, type) and issubclass(error, SliceStreamError):
+        return error(text)
+    return SystemExit(told["extraInfo"]["py_callstack"])

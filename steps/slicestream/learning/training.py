@@ -98,7 +98,11 @@ def train(
     `scans` is what the training side holds of whole scans, None for nothing. Of processes that train together all
     return the same; only the first keeps a checkpoint.
     """
-    _check_parts(training, recipe)
+    if size() > recipe.batch_size:
+        raise OptionError(
+            f"{size()} processes, but recipe {recipe.name} makes batches of {recipe.batch_size} slices; need one each. "
+            f"Give --processes, or fewer GPUs and nodes, {recipe.batch_size} at most in all."
+        )
     training, validation = training.to(device.torch_device), validation.to(device.torch_device)
     state = _start(recipe, seed, device)
     _resume(state, from_first(checkpoint.load() if checkpoint else None))
@@ -147,15 +151,6 @@ def _outcome(state: _State, validation: SliceSet, *, recipe: Recipe, device: Dev
     least = 0.0 if recipe.kept is None else found.score_that_keeps(recipe.kept)
     least = round(float(tempered(np.array(least), temperature)), 4) if least else 0.0
     return replace(outcome, min_score=least, temperature=temperature, found=found)
-
-
-def _check_parts(training: SliceSet, recipe: Recipe) -> None:
-    least = len(training) // math.ceil(len(training) / recipe.batch_size)
-    if least < size():
-        raise OptionError(
-            f"{size()} processes, but recipe {recipe.name} makes batches of {least} slices of these; need one each. "
-            f"Give --processes {least} or fewer (over all nodes)."
-        )
 
 
 def _start(recipe: Recipe, seed: int, device: Device) -> _State:

@@ -105,6 +105,8 @@ def refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (("--recipe", "gourmet"), "--recipe gourmet: unknown; need one of paper, laptop, phantom"),
         (("--epochs", "0"), "--epochs 0: need 1 or more"),
         (("--threads", "0"), "--threads 0: need 1 or more"),
+        (("--processes", "0"), "--processes 0: need 1 or more"),
+        (("--processes", "2", "--compile"), "--compile: for one process, several were to train"),
         (("--seed", "-1"), "--seed -1: need 0 or more"),
     ],
 )

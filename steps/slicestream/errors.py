@@ -8,6 +8,7 @@ SliceStreamError
 │   └── ModelError    a model that is damaged or of another make
 ├── SplitError        a cohort that cannot be split
 ├── OptionError       a value given on the command line
+├── TrainingError     one of the processes that train together, that ended before the end
 ├── OutputError       a place that cannot be written to
 ├── WorkflowError     a CWL or StreamFlow file that is not valid
 │   └── BindingError  a StreamFlow file that would send identities off this machine
@@ -52,6 +53,10 @@ class SplitError(SliceStreamError):
 
 class OptionError(SliceStreamError):
     """A value given on the command line cannot be used."""
+
+
+class TrainingError(SliceStreamError):
+    """One of the processes that train together ended before the end."""
 
 
 class OutputError(SliceStreamError):

@@ -20,8 +20,10 @@ from slicestream.volumes.files import write_text
 from slicestream.volumes.record import RunRecord, recorded
 
 if TYPE_CHECKING:
+    from slicestream.learning.checkpoint import Checkpoint
     from slicestream.learning.cohort import Side
     from slicestream.learning.device import Device
+    from slicestream.learning.group import Member
     from slicestream.learning.reduction import Reducer
     from slicestream.learning.training import Epoch, Outcome
     from slicestream.learning.validation import Found
@@ -46,7 +48,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("auto", "cpu", "cuda"),
         help="default: $SLICESTREAM_DEVICE, which a site may set, else auto: a GPU where there is one",
     )
-    add("--threads", type=int, help="CPU threads (default: all cores)")
+    add("--threads", type=int, help="CPU threads of each process (default: all cores, shared evenly)")
+    add("--processes", type=int, help="how many train together on each machine (default: one per GPU, else 1)")
     add("--compile", action="store_true", help="compile the network first; worth it on a GPU and for long runs")
     add(
         "--checkpoints",
@@ -59,19 +62,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Train and write model.onnx, weights.safetensors, model.json, history.csv, curves.svg and the run record."""
-    recipe = _recipe(args)
-    from slicestream.learning.cohort import check_apart, read_side
+    _recipe(args)
+    from slicestream.learning.group import Member
+    from slicestream.learning.launch import Nodes, launch, processes_here
+
+    processes, nodes = processes_here(args.processes, _device(args)), Nodes.of_slurm(os.environ)
+    if processes * nodes.count == 1:
+        _work(args, Member())
+        return
+    if args.compile:
+        raise OptionError("--compile: for one process, several were to train. Leave it out, or give --processes 1.")
+    launch(_work, args, processes=processes, nodes=nodes)
+
+
+def _device(args: argparse.Namespace) -> str:
+    return args.device or os.environ.get("SLICESTREAM_DEVICE") or "auto"
+
+
+def _work(args: argparse.Namespace, member: Member) -> None:
+    """Train as one of the processes that do so together; the first alone writes and tells."""
     from slicestream.learning.device import choose_device
 
-    device = choose_device(args.device or os.environ.get("SLICESTREAM_DEVICE") or "auto", threads=args.threads)
+    recipe, device = _recipe(args), choose_device(_device(args), threads=args.threads, member=member)
+    if member.rank > 0:
+        _train(args, recipe, device, _read(args, recipe), member)
+        return
     with recorded("train", args.out) as record:
-        scan_patch = recipe.patch_px if recipe.scans.crops else None
-        seen = {"multiple": recipe.multiple, "context": recipe.context}
-        training = read_side(args.training, side="training", scan_patch=scan_patch, **seen)
-        validation = read_side(args.validation, side="validation", **seen)
-        check_apart(training, validation)
-        outcome, hashes = _train(args, recipe, device, (training, validation))
-        _fill(record, args, recipe, device, (training, validation))
+        sides = _read(args, recipe)
+        outcome, hashes = _train_and_write(args, recipe, device, sides, member)
+        _fill(record, args, recipe, device, sides)
+        if member.size > 1:
+            record.device = device.description.replace("(", f"({member.size} × ", 1)
+        record.parameters["processes"] = member.size
         record.parameters["images_per_second"] = round(
             sum(epoch.images_per_second for epoch in outcome.history) / len(outcome.history), 1
         )
@@ -85,24 +107,54 @@ def run(args: argparse.Namespace) -> None:
     )
 
 
-def _train(
-    args: argparse.Namespace, recipe: Recipe, device: Device, sides: tuple[Side, Side]
+def _read(args: argparse.Namespace, recipe: Recipe) -> tuple[Side, Side]:
+    from slicestream.learning.cohort import check_apart, read_side
+
+    scan_patch = recipe.patch_px if recipe.scans.crops else None
+    seen = {"multiple": recipe.multiple, "context": recipe.context}
+    training = read_side(args.training, side="training", scan_patch=scan_patch, **seen)
+    validation = read_side(args.validation, side="validation", **seen)
+    check_apart(training, validation)
+    return training, validation
+
+
+def _train_and_write(
+    args: argparse.Namespace, recipe: Recipe, device: Device, sides: tuple[Side, Side], member: Member
 ) -> tuple[Outcome, dict[str, str]]:
     """Train under a checkpoint, which goes only when all is written; return the outcome and hashes by file name."""
     from slicestream.learning.checkpoint import checkpoint_key, default_folder, locked_checkpoint
-    from slicestream.learning.training import train
 
     training, validation = sides
     configuration = {
         "recipe": recipe.to_header(),
         "seed": args.seed,
-        "device": device.description,
+        "device": f"{device.torch_device.type}, {_precision(device)}",  # neither how many processes nor threads
         "compile": args.compile,
         "training": sorted(training.hashes.values()),
         "validation": sorted(validation.hashes.values()),
     }
     with locked_checkpoint(args.checkpoints or default_folder(), checkpoint_key(configuration)) as checkpoint:
-        outcome = train(
+        outcome = _train(args, recipe, device, sides, member, checkpoint=checkpoint)
+        if recipe.reduction is not None:
+            outcome = _reduced(outcome, sides, recipe=recipe, seed=args.seed, device=device)
+        return outcome, _write(args, recipe, device, outcome, sides)
+
+
+def _train(
+    args: argparse.Namespace,
+    recipe: Recipe,
+    device: Device,
+    sides: tuple[Side, Side],
+    member: Member,
+    *,
+    checkpoint: Checkpoint | None = None,
+) -> Outcome:
+    from slicestream.learning.group import joined
+    from slicestream.learning.training import train
+
+    training, validation = sides
+    with joined(member, device.torch_device):
+        return train(
             training.slices,
             validation.slices,
             recipe=recipe,
@@ -111,11 +163,8 @@ def _train(
             checkpoint=checkpoint,
             scans=training.scans,
             compiled=args.compile,
-            on_epoch=_watcher(args.out, recipe),
+            on_epoch=_watcher(args.out, recipe) if checkpoint else lambda _: None,
         )
-        if recipe.reduction is not None:
-            outcome = _reduced(outcome, sides, recipe=recipe, seed=args.seed, device=device)
-        return outcome, _write(args, recipe, device, outcome, sides)
 
 
 def _reduced(outcome: Outcome, sides: tuple[Side, Side], *, recipe: Recipe, seed: int, device: Device) -> Outcome:
@@ -137,7 +186,7 @@ def _reduced(outcome: Outcome, sides: tuple[Side, Side], *, recipe: Recipe, seed
 
 def _recipe(args: argparse.Namespace) -> Recipe:
     recipe = find_recipe(args.recipe)
-    for name in ("epochs", "threads"):
+    for name in ("epochs", "threads", "processes"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise OptionError(f"--{name} {value}: need 1 or more.")
@@ -209,7 +258,7 @@ def _write(
         "training": {
             "seed": args.seed,
             "device": device.torch_device.type,
-            "precision": "bfloat16 autocast" if device.bf16 else "float32",
+            "precision": _precision(device),
             "epochs_run": len(outcome.history),
             "best_epoch": outcome.best_epoch,
         },
@@ -231,6 +280,10 @@ def _write(
     for name in ("history.csv", "curves.svg"):
         hashes[name] = hashlib.sha256((args.out / name).read_bytes()).hexdigest()
     return hashes
+
+
+def _precision(device: Device) -> str:
+    return "bfloat16 autocast" if device.bf16 else "float32"
 
 
 def _calibration(found: Found, temperature: float) -> dict[str, Any]:

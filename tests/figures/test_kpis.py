@@ -52,10 +52,14 @@ def test_a_step_of_one_job_has_nothing_to_divide() -> None:
     assert not [name for name in found([record("train", 0, 5)]) if "speed-up" in name]
 
 
-def test_several_gpus_have_no_speed_up_without_a_run_on_one() -> None:
-    figure = found([record("train", 0, 5, device="cuda (4 × GPU, bfloat16)")])["train: speed-up over GPUs"]
+@pytest.mark.parametrize(
+    ("device", "kind"), [("cuda (4 × GPU, bfloat16)", "GPUs"), ("cpu (4 × 2 threads, bfloat16)", "processes")]
+)
+def test_processes_that_share_batches_have_no_speed_up_without_a_run_of_one(device: str, kind: str) -> None:
+    figure = found([record("train", 0, 5, device=device)])[f"train: speed-up over {kind}"]
     assert figure.value is None
-    assert "train once on one GPU" in figure.how
+    assert figure.how.startswith(f"4 {kind} shared each batch")
+    assert "train once with `--processes 1`" in figure.how
 
 
 def test_times_say_where_and_how_they_were_taken() -> None:

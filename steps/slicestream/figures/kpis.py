@@ -13,7 +13,7 @@ from typing import Any
 from slicestream.figures.course import Link
 from slicestream.figures.facts import Record
 
-_GPUS = re.compile(r"^cuda \((\d+) × ")
+_TOGETHER = re.compile(r"^(cuda|cpu) \((\d+) × ")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,10 +119,10 @@ def _shared(step: str, records: Sequence[Record]) -> list[Figure]:
             Figure(name=f"{step}: speed-up", value=speed_up, unit="", where=where, how=how),
             Figure(name=f"{step}: efficiency", value=each, unit="", where=where, how="speed-up / n"),
         ]
-    gpus = max((int(match[1]) for record in records if (match := _GPUS.match(record.device))), default=1)
-    if gpus > 1:
-        how = f"{gpus} GPUs shared the batches; one run has no T(1): train once on one GPU"
-        found.append(Figure(name=f"{step}: speed-up over GPUs", value=None, unit="", where=where, how=how))
+    for match in filter(None, (_TOGETHER.match(record.device) for record in records)):
+        kind = "GPUs" if match[1] == "cuda" else "processes"
+        how = f"{match[2]} {kind} shared each batch; one run has no T(1): train once with `--processes 1`"
+        found.append(Figure(name=f"{step}: speed-up over {kind}", value=None, unit="", where=where, how=how))
     return found
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from slicestream.learning.blending import blended
 from slicestream.learning.data import SliceSet
+from slicestream.learning.group import part
 from slicestream.learning.recipe import Augmentation
 from slicestream.volumes.volume import AIR_HU, Window
 
@@ -30,12 +31,16 @@ def make_batch(
     augmentation: Augmentation,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Return images float32 (B, C, P, P) in [0, 1] and masks float32 (B, 1, P, P), 0 or 1, of slices `chosen` (B,)."""
-    device = slices.hu.device
-    dice = torch.rand((len(chosen), 12), generator=generator).to(device)
+    """Return images float32 (B, C, P, P) in [0, 1] and masks float32 (B, 1, P, P), 0 or 1, of slices `chosen` (B,).
+
+    Where several processes train together, of this one's part of them.
+    """
+    device, images = slices.hu.device, len(chosen)
+    dice = torch.rand((images, 12), generator=generator)[part(images)].to(device)
+    chosen = chosen[part(images)]
     centre = _centres(slices, chosen, patch=patch, augmentation=augmentation, dice=dice[:, :5])
     hu, nodule = _stacked(slices, chosen, centre=centre, matrix=_matrices(augmentation, dice[:, 5:9]), patch=patch)
-    hu = _jitter(hu, augmentation, dice[:, 9:], generator)
+    hu = _jitter(hu, augmentation, dice[:, 9:], _noise(images, hu, augmentation, generator))
     return _scaled(hu, window), (nodule > 0.5).float().unsqueeze(1)
 
 
@@ -55,11 +60,16 @@ class Pasting:
     middle: Tensor
     around_hu: Tensor
 
+    def __len__(self) -> int:
+        return len(self.place)
+
+    def __getitem__(self, some: slice | Tensor) -> Pasting:
+        names = ("place", "donor", "middle", "around_hu")
+        return Pasting(**{name: getattr(self, name)[some] for name in names})
+
     def split(self, parts: int) -> list[Pasting]:
         """Return so many parts of about one size."""
-        names = ("place", "donor", "middle", "around_hu")
-        rows = zip(*(getattr(self, name).tensor_split(parts) for name in names), strict=True)
-        return [Pasting(**dict(zip(names, row, strict=True))) for row in rows]
+        return [self[some] for some in torch.arange(len(self)).tensor_split(parts)]
 
 
 def make_scan_batch(
@@ -73,14 +83,15 @@ def make_scan_batch(
 ) -> tuple[Tensor, Tensor]:
     """Return what `make_batch` does, of crops with their place anywhere in them and a nodule pasted there or not."""
     device = slices.hu.device
+    images, pasting = len(pasting), pasting[part(len(pasting))]
     chosen = pasting.place[:, 0].to(device)
-    dice = torch.rand((len(chosen), 13), generator=generator).to(device)
+    dice = torch.rand((images, 13), generator=generator)[part(images)].to(device)
     offset = (dice[:, :2] - 0.5) * (patch - _MARGIN_PX)
     matrix = _matrices(augmentation, dice[:, 2:6])
     centre = pasting.place[:, 1:].to(device).float() - (matrix @ offset[:, :, None])[:, :, 0]
     hu, nodule = _stacked(slices, chosen, centre=centre, matrix=matrix, patch=patch)
     hu, nodule = _pasted(slices, pasting, (hu, nodule), offset=offset, turn=_matrices(augmentation, dice[:, 6:10]))
-    hu = _jitter(hu, augmentation, dice[:, 10:], generator)
+    hu = _jitter(hu, augmentation, dice[:, 10:], _noise(images, hu, augmentation, generator))
     return _scaled(hu, window), (nodule > 0.5).float().unsqueeze(1)
 
 
@@ -183,11 +194,17 @@ def _bilinear(
     return hu, nodule
 
 
-def _jitter(hu: Tensor, augmentation: Augmentation, dice: Tensor, generator: torch.Generator) -> Tensor:
+def _noise(images: int, hu: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor | None:
+    """Return noise for `hu`, part of so many images; drawn for all of them, so that chance is the same in each part."""
+    if not augmentation.noise_hu:
+        return None
+    return torch.randn((images, *hu.shape[1:]), generator=generator)[part(images)].to(hu.device)
+
+
+def _jitter(hu: Tensor, augmentation: Augmentation, dice: Tensor, noise: Tensor | None) -> Tensor:
     """Return HU with brightness, contrast (about -500 HU, the middle of lung and soft tissue) and noise changed."""
     signed = (2 * dice - 1)[:, :, None, None, None]
     hu = (hu + 500) * (1 + augmentation.gain * signed[:, 0]) - 500 + augmentation.shift_hu * signed[:, 1]
-    if augmentation.noise_hu:
-        noise = torch.randn(hu.shape, generator=generator).to(hu.device)
+    if noise is not None:
         hu = hu + noise * (augmentation.noise_hu * dice[:, 2, None, None, None])
     return hu

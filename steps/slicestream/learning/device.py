@@ -11,31 +11,28 @@ from pathlib import Path
 import torch
 
 from slicestream.errors import OptionError
+from slicestream.learning.group import Member
 
 _FAST_BF16 = {"avx512_bf16", "amx_bf16"}  # elsewhere bf16 is emulated and slower than float32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Device:
-    """A device, whether convolutions run in bfloat16 on it, the threads used (CPU), and how to call it in a record.
-
-    `gpus` is how many GPUs share a batch; 0 on the CPU.
-    """
+    """A device, whether convolutions run in bfloat16 on it, the threads used (CPU), and how to call it in a record."""
 
     torch_device: torch.device
     bf16: bool
     threads: int
     description: str
-    gpus: int = 0
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context that a forward pass runs in."""
         return torch.autocast(self.torch_device.type, torch.bfloat16, enabled=self.bf16)
 
 
-def choose_device(asked: str, *, threads: int | None = None) -> Device:
-    """Return the device for "auto", "cpu" or "cuda", and make torch deterministic. Raises OptionError."""
-    cuda = torch.cuda.is_available()
+def choose_device(asked: str, *, threads: int | None = None, member: Member | None = None) -> Device:
+    """Return the device of a process for "auto", "cpu" or "cuda", and make torch deterministic. Raises OptionError."""
+    cuda, member = torch.cuda.is_available(), member or Member()
     if asked not in ("auto", "cpu", "cuda"):
         raise OptionError(f"SLICESTREAM_DEVICE {asked}: need auto, cpu or cuda.")
     if asked == "cuda" and not cuda:
@@ -43,7 +40,7 @@ def choose_device(asked: str, *, threads: int | None = None) -> Device:
             f"--device cuda: no usable CUDA GPU on {socket.gethostname()}; need one with its driver. "
             "Use --device auto or cpu; on a site, ask for a GPU, or set SLICESTREAM_DEVICE=cpu in its site.env."
         )
-    count = threads or len(os.sched_getaffinity(0))
+    count = threads or max(1, len(os.sched_getaffinity(0)) // member.local_size)
     torch.set_num_threads(count)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
     torch.backends.cudnn.benchmark = False
@@ -53,10 +50,9 @@ def choose_device(asked: str, *, threads: int | None = None) -> Device:
         text = f"cpu ({count} threads, {'bfloat16' if bf16 else 'float32'})"
         return Device(torch_device=torch.device("cpu"), bf16=bf16, threads=count, description=text)
     bf16 = torch.cuda.is_bf16_supported()
-    gpus = torch.cuda.device_count()
-    name = torch.cuda.get_device_name() if gpus == 1 else f"{gpus} × {torch.cuda.get_device_name()}"
-    text = f"cuda ({name}, {'bfloat16' if bf16 else 'float32'})"
-    return Device(torch_device=torch.device("cuda"), bf16=bf16, threads=count, description=text, gpus=gpus)
+    torch.cuda.set_device(member.local_rank)
+    text = f"cuda ({torch.cuda.get_device_name()}, {'bfloat16' if bf16 else 'float32'})"
+    return Device(torch_device=torch.device("cuda", member.local_rank), bf16=bf16, threads=count, description=text)
 
 
 def _cpu_flags() -> set[str]:

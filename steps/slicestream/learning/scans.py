@@ -18,6 +18,7 @@ from torch.nn import functional
 from slicestream.learning.augment import Pasting
 from slicestream.learning.data import SliceSet
 from slicestream.learning.device import Device
+from slicestream.learning.group import collected, part
 from slicestream.learning.recipe import Recipe, ScanShares
 from slicestream.volumes.geometry import Geometry
 from slicestream.volumes.lungs import find_lungs
@@ -213,7 +214,7 @@ def suspects(
     found: list[tuple[int, int, int]] = []
     lungs = {int(index) for index in some}
     inside = scans.places.lung[[int(index) in lungs for index in scans.places.lung[:, 0].tolist()]]
-    for index in some.tolist():
+    for index in some[part(len(some))].tolist():
         image, target = slices.images(torch.tensor([index], device=slices.hu.device), recipe.window, recipe.multiple)
         with device.autocast():
             logits = network(image.contiguous(memory_format=torch.channels_last))
@@ -221,7 +222,7 @@ def suspects(
         wrong = (torch.sigmoid(logits.float()) >= SUSPECT) & (near == 0)
         found += _middles(wrong[0, 0].cpu().numpy(), inside[inside[:, 0] == index], index)
     network.train(was)
-    return torch.tensor(found, dtype=torch.int64).reshape(-1, 3)
+    return torch.tensor(collected(found), dtype=torch.int64).reshape(-1, 3)
 
 
 def _middles(wrong: NDArray[np.bool_], lung: Tensor, index: int) -> list[tuple[int, int, int]]:

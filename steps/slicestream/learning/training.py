@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
+from slicestream.errors import OptionError
 from slicestream.learning.augment import Pasting, make_batch, make_scan_batch
 from slicestream.learning.checkpoint import Checkpoint
 from slicestream.learning.data import SliceSet
 from slicestream.learning.device import Device
+from slicestream.learning.group import from_first, gathered, size, with_shared_statistics
 from slicestream.learning.losses import loss_of
 from slicestream.learning.networks import UNet, build_unet
 from slicestream.learning.recipe import Recipe
@@ -88,21 +91,27 @@ def train(
     recipe: Recipe,
     seed: int,
     device: Device,
-    checkpoint: Checkpoint,
+    checkpoint: Checkpoint | None,
     scans: Scans | None = None,
     compiled: bool = False,
     on_epoch: Callable[[list[Epoch]], None],
 ) -> Outcome:
-    """Train, or go on where `checkpoint` ends; call `on_epoch` after each epoch. Raises OutputError.
+    """Train, or go on where `checkpoint` ends; call `on_epoch` after each epoch. Raises OptionError or OutputError.
 
-    `scans` is what the training side holds of whole scans, None for nothing.
+    `scans` is what the training side holds of whole scans, None for nothing. Of processes that train together all
+    return the same; only the first keeps a checkpoint.
     """
+    if size() > recipe.batch_size:
+        raise OptionError(
+            f"{size()} processes, but recipe {recipe.name} makes batches of {recipe.batch_size} slices; need one each. "
+            f"Give --processes, or fewer GPUs and nodes, {recipe.batch_size} at most in all."
+        )
     training, validation = training.to(device.torch_device), validation.to(device.torch_device)
     state = _start(recipe, seed, device)
-    _resume(state, checkpoint)
+    _resume(state, from_first(checkpoint.load() if checkpoint else None))
     forward: Callable[[Tensor], Tensor] = torch.compile(state.network) if compiled else state.network
-    if device.gpus > 1 and not compiled:  # each takes its part of a batch; a compiled network stays on one
-        forward = torch.nn.DataParallel(state.network)
+    if size() > 1:
+        forward = DistributedDataParallel(state.network)
     if state.history:
         on_epoch(state.history)
     while len(state.history) < recipe.epochs and len(state.history) - state.best_epoch < recipe.patience:
@@ -126,7 +135,8 @@ def train(
         if scores.quality > state.best_quality:
             state.best_quality, state.best_epoch = scores.quality, number
             state.best = {name: tensor.clone() for name, tensor in state.average.state_dict().items()}
-        checkpoint.save(_saved(state))
+        if checkpoint:
+            checkpoint.save(_saved(state))
         on_epoch(state.history)
     return _outcome(state, validation, recipe=recipe, device=device)
 
@@ -156,6 +166,7 @@ def _start(recipe: Recipe, seed: int, device: Device) -> _State:
     torch.manual_seed(seed)
     network = build_unet(recipe.widths, channels=2 * recipe.context + 1)
     network = network.to(device.torch_device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = with_shared_statistics(network)
     average = copy.deepcopy(network).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
@@ -189,7 +200,8 @@ def _epoch(
         image, target = _batch(slices, chosen, crops, recipe=recipe, generator=generator)
         with device.autocast():
             logits = forward(image.contiguous(memory_format=torch.channels_last))
-        loss = loss_of(recipe, logits.float(), target)
+        images = (len(chosen), 0 if crops is None else len(crops))
+        loss = loss_of(recipe, gathered(logits.float(), images), gathered(target, images))
         state.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         state.optimizer.step()
@@ -201,7 +213,7 @@ def _epoch(
 def _batch(
     slices: SliceSet, chosen: Tensor, crops: Pasting | None, *, recipe: Recipe, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Return images and masks of slices `chosen`, then those of scans."""
+    """Return this process's images and masks of slices `chosen`, then those of scans."""
     patch = recipe.patch_px or slices.side(recipe.multiple)
     shown = [
         make_batch(
@@ -268,8 +280,7 @@ def _saved(state: _State) -> dict[str, Any]:
     }
 
 
-def _resume(state: _State, checkpoint: Checkpoint) -> None:
-    saved = checkpoint.load()
+def _resume(state: _State, saved: dict[str, Any] | None) -> None:
     if saved is None:
         return
     state.network.load_state_dict(saved["network"])

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from slicestream.learning.data import SliceSet
 from slicestream.learning.device import Device
+from slicestream.learning.group import collected, part
 from slicestream.learning.losses import loss_of
 from slicestream.learning.recipe import Recipe
 from slicestream.volumes.candidates import LEVELS
@@ -50,15 +51,18 @@ def measure(
     network: nn.Module, slices: SliceSet, *, recipe: Recipe, device: Device, thresholds: Sequence[float], flips: bool
 ) -> list[Scores]:
     """Return one score per threshold of `network` (in eval mode), averaged over four flips on demand."""
-    counts, losses = [], 0.0
+    measured: list[tuple[Tensor, float]] = []
     limits = torch.tensor(thresholds, device=device.torch_device)
-    for chosen in slices.whole(_BATCH_PIXELS):
+    batches = list(slices.whole(_BATCH_PIXELS))
+    for chosen in batches[part(len(batches))]:
         image, target = slices.images(chosen, recipe.window, recipe.multiple)
         logits = _logits(network, image, device, _FLIPS if flips else _FLIPS[:1])
         loss = loss_of(recipe, logits, target)
-        losses += float(loss) * len(chosen)
-        counts.append(_counts(torch.sigmoid(logits), target > 0, limits))
-    overlap, union, reference = torch.cat(counts, dim=1).double().cpu()  # each (slice, T)
+        counts = _counts(torch.sigmoid(logits), target > 0, limits).cpu()
+        measured.append((counts, float(loss) * len(chosen)))
+    measured = collected(measured)
+    losses = sum(loss for _, loss in measured)
+    overlap, union, reference = torch.cat([counts for counts, _ in measured], dim=1).double()  # each (slice, T)
     marked = reference[:, 0] > 0
     pooled = overlap.sum(0) / union.sum(0).clamp(min=1)
     per_slice = (overlap[marked] / union[marked]).mean(0) if bool(marked.any()) else torch.zeros_like(pooled)
@@ -94,11 +98,13 @@ def find(network: nn.Module, slices: SliceSet, *, recipe: Recipe, device: Device
     lower scores: the score that keeps a share of them is less than the same share of nodules in 3D would ask.
     """
     found: list[tuple[float, bool]] = []
-    for chosen in slices.whole(_BATCH_PIXELS):
+    batches = list(slices.whole(_BATCH_PIXELS))
+    for chosen in batches[part(len(batches))]:
         image, target = slices.images(chosen, recipe.window, recipe.multiple)
         probability = torch.sigmoid(_logits(network, image, device, _FLIPS))
         for seen, drawn in zip(probability[:, 0].cpu().numpy(), target[:, 0].cpu().numpy() > 0, strict=True):
             found += _scored(seen, drawn, threshold)
+    found = collected(found)
     return Found(
         scores=np.array([score for score, _ in found], np.float64), hits=np.array([hit for _, hit in found], np.bool_)
     )

@@ -32,7 +32,7 @@ _PARAMETERS = frozenset(
     (
         *("share", "negatives", "excluded_patients", "consensus", "minimum_readers"),  # preprocess
         *("seed", "fractions"),  # split
-        *("recipe", "compile", "images_per_second"),  # train
+        *("recipe", "compile", "processes", "images_per_second"),  # train
         *("architecture", "window_hu", "threshold", "min_diameter_mm", "min_score", "flips", "lung_mask"),  # infer
         *("batch_size", "threads"),
         "split",  # evaluate

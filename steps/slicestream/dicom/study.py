@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from slicestream.dicom.annotations.unitochest import TABLE, Row, read_table
-from slicestream.dicom.classify import CtFile, brief_header, classify
+from slicestream.dicom.classify import CtFile, classify
 from slicestream.dicom.files import text_of
+from slicestream.dicom.header import read_header
 from slicestream.dicom.manifest import Finding, refusal
 from slicestream.errors import StudyError
 
@@ -113,7 +114,7 @@ def _joined(ids: Mapping[str, set[str]]) -> dict[str, str]:
 
 def _patient_id(path: Path) -> str:
     try:
-        return text_of(brief_header(path), "PatientID", path)
+        return text_of(read_header(path).dataset, "PatientID", path)
     except StudyError:  # told when its exam is read
         return ""
 

@@ -129,6 +129,8 @@ def _kept(
         else:
             parts.append(content[start : walk.at])
             start = past
+    if walk.at + 8 > len(content) and not whole:
+        raise CutError
     return found, b"".join((*parts, content[start : walk.at]))
 
 

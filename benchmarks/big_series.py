@@ -110,9 +110,9 @@ def by_read_series(series: Path, work: Path) -> float:
 
     (batch,) = find_cohort(series).patients[0].batches
     (read,) = read_series(batch)
-    assert read.hu is not None
+    hu = read.hu.whole()
     said(work)
-    return float(read.hu.mean(dtype=np.float64))
+    return float(hu.mean(dtype=np.float64))
 
 
 def by_simpleitk(series: Path, work: Path) -> float:

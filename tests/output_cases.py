@@ -17,7 +17,7 @@ from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
-from slicestream.dicom.identity import IdentityWriter
+from slicestream.dicom.identity import IdentityWriter, part10_files
 from slicestream.volumes.geometry import Geometry
 from slicestream.volumes.mask import Candidate, Mask, write_mask
 from slicestream.volumes.volume import SeriesId, Volume, read_volume, write_volume
@@ -126,7 +126,8 @@ def write_case(
     if with_reference:
         write_mask(paths["reference"], replace(reference(volume_hash=volume_hash), id=series))
     with IdentityWriter(paths["identity"]) as identities:
-        identities.add(series, headers(), [f"{n}.dcm" for n in range(SHAPE[0])])
+        names = [f"{n}.dcm" for n in range(SHAPE[0])]
+        identities.add(series, part10_files(headers(), names, [b""] * SHAPE[0]), names)
     return paths
 
 

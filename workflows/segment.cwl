@@ -23,7 +23,7 @@ inputs:
     default: false
   shares:
     type: string[]
-    doc: Parts that the cohort is worked on in, side by side, "i/n" each; whole patients, balanced by bytes.
+    doc: Parts that the cohort is worked on in, side by side, "i/n" each; whole patients, balanced by work.
     default: [1/2, 2/2]
   model:
     type: File

@@ -25,7 +25,7 @@ from slicestream.dicom.account import Account
 from slicestream.dicom.annotations import options
 from slicestream.dicom.annotations.find import Annotations, find_annotations, place_of
 from slicestream.dicom.annotations.reference import reference_of
-from slicestream.dicom.identity import IdentityWriter
+from slicestream.dicom.identity import IdentityWriter, part10_files
 from slicestream.dicom.manifest import Finding, manifest_text
 from slicestream.dicom.pseudonyms import pseudonym, read_key
 from slicestream.dicom.series import Series, read_series
@@ -36,7 +36,7 @@ from slicestream.volumes.mask import write_mask
 from slicestream.volumes.record import RunRecord, recorded
 from slicestream.volumes.slices import SliceStack, choose_slices, with_neighbours, write_slices
 from slicestream.volumes.staging import staged
-from slicestream.volumes.volume import SeriesId, Volume, write_volume
+from slicestream.volumes.volume import SeriesId, write_voxels
 
 _LIBRARIES = (
     "blosc2",
@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> None:
     for finding in (*cohort.findings, *(more.findings if more else ())):
         account.set_aside(finding.as_annotation() if finding.path in drawn else finding, listed=index == 1)
     if args.dry_run:
-        listed = _all_series(patients, account, pixels=False)
+        listed = _all_series(patients, account)
         _print_plan(listed, key, shown, backgrounds, account=account, annotations=annotations)
         _check_usable(account, cohort, args.cohort, patients)
         _tell(cohort, account)
@@ -152,9 +152,9 @@ class _Shown:
         lucky = np.array([int.from_bytes(lot[:8], "big") < self.negatives * 2.0**64 for lot in lots])
         return np.flatnonzero(drawn | lucky)
 
-    def packed(self, chosen: NDArray[np.intp], series: Series) -> int:
-        """Return how many slices go with the chosen ones, themselves included."""
-        return len(with_neighbours(chosen, len(series.slices), self.context))
+    def packed(self, chosen: NDArray[np.intp], series: Series) -> NDArray[np.intp]:
+        """Return which slices go with the chosen ones, themselves included."""
+        return with_neighbours(chosen, len(series.slices), self.context)
 
 
 @dataclass(kw_only=True)
@@ -173,15 +173,16 @@ class _Share:
 
     def write_patients(self, patients: list[Patient], identities: IdentityWriter) -> None:
         total, told = sum(len(patient.batches) for patient in patients), time.monotonic()
-        for number, (patient, series) in enumerate(_all_series(patients, self.account, pixels=True), start=1):
+        for number, (patient, series) in enumerate(_all_series(patients, self.account), start=1):
             series_id = _series_id(self.key, patient, series)
+            sources = ["/".join(source.path.parts[-4:]) for source in series.slices]  # the way back from a pseudonym
             try:
-                # file names within the cohort: the way back from a pseudonym, kept in the identity map only
-                identities.add(series_id, series.headers, ["/".join(s.path.parts[-4:]) for s in series.slices])
-            except StudyError as error:  # a header that cannot be kept
+                files = part10_files(series.headers, sources, series.encoded)
+                annotated = self._write_series(series_id, series)
+            except StudyError as error:  # a header that cannot be kept, pixels that cannot be decoded
                 self.account.unusable(series, error)
                 continue
-            annotated = self._write_series(series_id, series)
+            identities.add(series_id, files, sources)
             self.account.used(series, str(series_id), annotated=annotated)
             if time.monotonic() - told > _PROGRESS_EVERY_S:
                 told = time.monotonic()
@@ -191,11 +192,15 @@ class _Share:
         self.record.bytes_in = sum(patient.bytes for patient in patients)
 
     def write_backgrounds(self, patients: list[Patient]) -> None:
-        for patient, series in _all_series(patients, self.account, pixels=True):
-            assert series.hu is not None
+        for patient, series in _all_series(patients, self.account):
             series_id, drawing = _series_id(self.key, patient, series), self.annotations.of(series)
             nodule = np.zeros(series.geometry.shape, np.bool_) if drawing is None else drawing.labels > 0
             chosen = _spread(series)
+            try:
+                series.hu.whole()
+            except StudyError as error:
+                self.account.unusable(series, error)
+                continue
             self._pack(series_id, series, nodule, chosen)
             entry = {"patient": series_id.patient, "series": series_id.series, "training_slices": len(chosen)}
             self.backgrounds.append(entry)
@@ -220,14 +225,13 @@ class _Share:
 
     def _write_series(self, series_id: SeriesId, series: Series) -> bool:
         """Write what a series becomes; tell whether it is annotated."""
-        assert series.hu is not None
-        volume = Volume(id=series_id, hu=series.hu, geometry=series.geometry)
-        path = self.room / f"{series_id}.volume"
-        volume_hash = write_volume(path, volume)
-        self.record.add_output(path, volume_hash)
         drawing = self.annotations.of(series)
         nodule = None if drawing is None else drawing.labels > 0
         chosen = self.shown.chosen(series_id, nodule)
+        series.hu.keep(self.shown.packed(chosen, series).tolist())
+        path = self.room / f"{series_id}.volume"
+        volume_hash = write_voxels(path, series_id, series.geometry, series.hu)
+        self.record.add_output(path, volume_hash)
         entry = {
             "patient": series_id.patient,
             "series": series_id.series,
@@ -240,7 +244,7 @@ class _Share:
         }
         if drawing is not None:
             reference = self.room / f"{series_id}.reference"
-            mask = reference_of(drawing, volume, volume_hash, place_of(series).origin_lps_mm)
+            mask = reference_of(drawing, series_id, volume_hash, place_of(series))
             self.record.add_output(reference, write_mask(reference, mask))
             entry["reference"] = reference.name
         if nodule is not None and len(chosen):
@@ -249,18 +253,17 @@ class _Share:
         return nodule is not None
 
     def _pack(self, series_id: SeriesId, series: Series, nodule: NDArray[np.bool_], chosen: NDArray[np.intp]) -> None:
-        assert series.hu is not None
         drawn, spacing_mm = nodule.view(np.uint8), series.geometry.spacing_mm
-        whole = SliceStack.of_series(series_id, hu=series.hu, nodule=drawn, spacing_mm=spacing_mm)
+        whole = SliceStack.of_series(series_id, hu=series.hu.kept, nodule=drawn, spacing_mm=spacing_mm)
         self.stacks.append(choose_slices(whole, chosen, context=self.shown.context))
 
 
-def _all_series(patients: list[Patient], account: Account, *, pixels: bool) -> Iterator[tuple[Patient, Series]]:
+def _all_series(patients: list[Patient], account: Account) -> Iterator[tuple[Patient, Series]]:
     """Yield what can be used; what cannot is put on the account."""
     for patient in patients:
         seen: dict[str, str] = {}
         for batch in patient.batches:
-            for found in read_series(batch, pixels=pixels):
+            for found in read_series(batch):
                 if isinstance(found, Finding):
                     account.set_aside(found)
                     continue
@@ -278,7 +281,7 @@ def _check_usable(account: Account, cohort: Cohort, folder: Path, patients: list
         return
     rest = [patient for patient in cohort.patients if patient not in patients]
     others = Account(strict=False)
-    if next(_all_series(rest, others, pixels=False), None) is None:
+    if next(_all_series(rest, others), None) is None:
         raise account.refusal(others, folder)
 
 
@@ -330,15 +333,15 @@ def _print_plan(
         slices, rows, columns = series.geometry.shape
         drawing = annotations.of(series)
         account.used(series, str(series_id), annotated=drawing is not None)
-        training = shown.packed(shown.chosen(series_id, None if drawing is None else drawing.labels > 0), series)
+        training = len(shown.packed(shown.chosen(series_id, None if drawing is None else drawing.labels > 0), series))
         megabytes = slices * rows * columns * 2e-6, training * rows * columns * 3e-6
         totals += (slices, megabytes[0], training, megabytes[1])
         print(
             f"{series_id!s:<34} {slices:>7} slices {megabytes[0]:>8.1f} MB {training:>7} slices {megabytes[1]:>8.1f} MB"
         )
-    for patient, series in _all_series(backgrounds, account, pixels=False):
+    for patient, series in _all_series(backgrounds, account):
         _, rows, columns = series.geometry.shape
-        training = shown.packed(_spread(series), series)
+        training = len(shown.packed(_spread(series), series))
         totals += (0, 0, training, training * rows * columns * 3e-6)
         print(
             f"{_series_id(key, patient, series)!s:<34} {'background':>26} {training:>7} slices "

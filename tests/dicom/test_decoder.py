@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ from slicestream.dicom import decoder as decoder_module
 from slicestream.dicom import decoder_child
 from slicestream.dicom.decoder import MEMORY_BYTES, SECONDS, Decoder, Frame, shared_decoder
 from slicestream.dicom.files import read_dicom
+from slicestream.dicom.header import read_header
 from slicestream.dicom.pixels import check_plain_grey, hounsfield
 from slicestream.errors import SeriesError, StudyError
 
@@ -287,45 +288,50 @@ def deflated(path: Path, content: bytes, zeros: int) -> Path:
     return path
 
 
-def test_a_deflate_bomb_is_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("read", [read_dicom, read_header])
+def test_a_deflate_bomb_is_one_line(tmp_path: Path, read: Callable[[Path], object]) -> None:
     path = deflated(tmp_path / "bomb.dcm", b"\x09\x00\x10\x00OB\x00\x00\x00\x00\x00\x70", 320 << 20)
     assert path.stat().st_size < 2 << 20
     with pytest.raises(StudyError, match=r"bomb\.dcm: inflates to over 256 MiB; damaged, or made to do harm"):
-        read_dicom(path)
+        read(path)
 
 
-def test_a_header_of_a_million_elements_is_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("read", [read_dicom, read_header])
+def test_a_header_of_a_million_elements_is_one_line(tmp_path: Path, read: Callable[[Path], object]) -> None:
     path = ct_slice(tmp_path / "many.dcm", z_mm=0, PixelData=None)
     with path.open("ab") as stream:
         stream.write(b"\x01\x7f\x10\x00LO\x00\x00" * 900_000)
     start = time.process_time()
     with pytest.raises(StudyError, match=r"many\.dcm: too many elements in one file"):
-        read_dicom(path)
+        read(path)
     assert time.process_time() - start < 10
 
 
-def test_sequences_in_sequences_without_end_are_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("read", [read_dicom, read_header])
+def test_sequences_in_sequences_without_end_are_one_line(tmp_path: Path, read: Callable[[Path], object]) -> None:
     path = ct_slice(tmp_path / "deep.dcm", z_mm=0, PixelData=None)
     undefined = b"\xff\xff\xff\xff"
     with path.open("ab") as stream:
         stream.write((b"\x40\x00\x75\x02SQ\x00\x00" + undefined + b"\xfe\xff\x00\xe0" + undefined) * 100_000)
     with pytest.raises(StudyError, match=r"deep\.dcm: truncated or damaged"):
-        read_dicom(path)
+        read(path)
 
 
-def test_a_length_of_gigabytes_takes_no_memory(tmp_path: Path) -> None:
+@pytest.mark.parametrize("read", [read_dicom, read_header])
+def test_a_length_of_gigabytes_takes_no_memory(tmp_path: Path, read: Callable[[Path], object]) -> None:
     path = ct_slice(tmp_path / "long.dcm", z_mm=0, PixelData=None)
     with path.open("ab") as stream:
         stream.write(b"\x09\x00\x10\x00OB\x00\x00\xf0\xff\xff\xff" + b"short")
     before = rss_bytes(os.getpid())
-    read_dicom(path)  # what is missing of a value is found where it is used
+    read(path)  # what is missing of a value is found where it is used
     assert rss_bytes(os.getpid()) - before < 64 << 20
 
 
-def test_a_pipe_in_the_folder_is_not_waited_for(tmp_path: Path) -> None:
+@pytest.mark.parametrize("read", [read_dicom, read_header])
+def test_a_pipe_in_the_folder_is_not_waited_for(tmp_path: Path, read: Callable[[Path], object]) -> None:
     os.mkfifo(tmp_path / "pipe.dcm")
     with pytest.raises(StudyError, match=r"pipe\.dcm: truncated or damaged \(no plain file\)"):
-        read_dicom(tmp_path / "pipe.dcm")
+        read(tmp_path / "pipe.dcm")
 
 
 def test_a_text_of_megabytes_is_not_unpacked(tmp_path: Path) -> None:

@@ -9,31 +9,33 @@ from pydicom import dcmread
 from pydicom.uid import ImplicitVRLittleEndian
 
 from ct_files import ct_series
-from slicestream.dicom.identity import IdentityWriter, read_identities, strip_pixels
+from slicestream.dicom.header import read_header
+from slicestream.dicom.identity import IdentityWriter, part10_files, read_identities
 from slicestream.errors import ArtefactError
 from slicestream.volumes.volume import SeriesId
 
 SERIES = SeriesId(patient="0" * 16, series="1" * 16)
 
 
-def written(folder: Path, name: str = "a.identity", *, implicit: bool = False) -> Path:
-    headers = []
+def written(folder: Path, name: str = "a.identity", *, implicit: bool = False, anew: bool = False) -> Path:
+    files = []
     for path in ct_series(folder / "ct"):
-        header = dcmread(path)
         if implicit:
-            header.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
-            header.save_as(path)
-            header = dcmread(path)
-        strip_pixels(header)
-        headers.append(header)
+            image = dcmread(path)
+            image.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+            image.save_as(path)
+        files.append(read_header(path))
+    names = ["0.dcm", "1.dcm", "2.dcm", "3.dcm"]
+    headers, encoded = [file.dataset for file in files], [b"" if anew else file.encoded for file in files]
     with IdentityWriter(folder / name) as identities:
-        identities.add(SERIES, headers, ["0.dcm", "1.dcm", "2.dcm", "3.dcm"])
+        identities.add(SERIES, part10_files(headers, names, encoded), names)
     return folder / name
 
 
 @pytest.mark.parametrize("implicit", [False, True])
-def test_headers_come_back_in_order_without_pixels(tmp_path: Path, implicit: bool) -> None:
-    identities = read_identities([written(tmp_path, implicit=implicit)])
+@pytest.mark.parametrize("anew", [False, True])
+def test_headers_come_back_in_order_without_pixels(tmp_path: Path, implicit: bool, anew: bool) -> None:
+    identities = read_identities([written(tmp_path, implicit=implicit, anew=anew)])
     assert list(identities) == [str(SERIES)]
     assert len(identities) == 1
     headers = identities[str(SERIES)]

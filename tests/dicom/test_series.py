@@ -218,7 +218,7 @@ def test_rescale_is_that_of_each_slice(tmp_path: Path) -> None:
     assert volume.hu[:, 0, 0].tolist() == [-924, -950, 200]
 
 
-def test_reading_a_series_takes_the_memory_of_its_volume_and_of_a_few_slices(tmp_path: Path) -> None:
+def test_reading_a_series_takes_the_memory_of_a_few_slices(tmp_path: Path) -> None:
     slices, side = 40, 512
     for k in range(slices):
         pixels = np.full((side, side), k, "<u2").tobytes()
@@ -226,13 +226,12 @@ def test_reading_a_series_takes_the_memory_of_its_volume_and_of_a_few_slices(tmp
     (batch,) = find_cohort(tmp_path).patients[0].batches
     tracemalloc.start()
     (series,) = read_series(batch)
+    assert isinstance(series, Series)
+    corners = [int(hu[0, 0]) for hu in series.hu]
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert isinstance(series, Series)
-    assert series.hu is not None
-    assert series.hu[:, 0, 0].tolist() == [k - 1024 for k in range(slices)]
-    few = 6 * side * side * 8 + slices * 100_000
-    assert series.hu.nbytes < peak < series.hu.nbytes + few < 2 * series.hu.nbytes
+    assert corners == [k - 1024 for k in range(slices)]
+    assert peak < 6 * side * side * 8 + slices * 50_000 < slices * side * side * 2
 
 
 def test_looking_at_a_series_grows_no_faster_than_its_length(tmp_path: Path) -> None:
@@ -242,7 +241,7 @@ def test_looking_at_a_series_grows_no_faster_than_its_length(tmp_path: Path) -> 
             ct_slice(tmp_path / f"{slices}" / f"{k}", z_mm=k)
         began = time.process_time()
         (batch,) = find_cohort(tmp_path / f"{slices}").patients[0].batches
-        (series,) = read_series(batch, pixels=False)
+        (series,) = read_series(batch)
         spent.append(time.process_time() - began)
         assert isinstance(series, Series)
         assert series.geometry.shape[0] == slices

@@ -314,14 +314,14 @@ def test_a_series_whose_headers_cannot_be_kept_leaves_nothing_behind(
 ) -> None:
     ct_series(tmp_path / "cohort" / "good")
     made(tmp_path / "cohort" / "odd")
-    keep = identity._encoded
+    keep = identity._file
 
-    def refuse(header: Dataset, source: str) -> bytes:
+    def refuse(header: Dataset, source: str, encoded: bytes) -> bytes:
         if source.endswith("odd2.dcm"):  # the last of its series
             raise StudyError(f"{source}: header cannot be kept.")
-        return keep(header, source)
+        return keep(header, source, encoded)
 
-    monkeypatch.setattr(identity, "_encoded", refuse)
+    monkeypatch.setattr(identity, "_file", refuse)
     assert preprocess(tmp_path / "cohort", tmp_path / "out") == 0
     assert aside(tmp_path / "out") == [("header", 3)]
     (path,) = (tmp_path / "out").glob("*.volume")

@@ -9,7 +9,7 @@ from slicestream.errors import ArtefactError
 from slicestream.volumes.artefact import content_hash, read_artefact, read_header, write_artefact
 from slicestream.volumes.mask import check_same_volume, read_mask, write_mask
 from slicestream.volumes.slices import SliceStack, read_slices, write_slices
-from slicestream.volumes.volume import SeriesId, Window, read_volume, write_volume
+from slicestream.volumes.volume import SeriesId, Window, read_volume, write_volume, write_voxels
 
 HU = np.random.default_rng(0).integers(-1024, 3071, (3, 40, 50)).astype(np.int16)
 LABELS = (HU > 2000).astype(np.uint16)
@@ -33,6 +33,25 @@ def test_volume_comes_back_as_it_went(tmp_path):
     assert np.array_equal(read.hu, HU)
     assert (read.id, read.geometry, read.content_hash) == (given.id, given.geometry, sealed)
     assert read_header(tmp_path / "a.volume", "volume")[1] == sealed
+
+
+class OneByOne:
+    """HU whose slices follow one another in one place, as when they are decoded on the way."""
+
+    shape, dtype = HU.shape, HU.dtype
+
+    def __iter__(self):
+        place = np.empty(HU.shape[1:], np.int16)
+        for hu in HU:
+            place[:] = hu
+            yield place
+
+
+def test_volume_whose_slices_come_one_by_one_is_the_same_file(tmp_path):
+    given = volume(HU)
+    sealed = write_volume(tmp_path / "a.volume", given)
+    assert write_voxels(tmp_path / "b.volume", given.id, given.geometry, OneByOne()) == sealed
+    assert (tmp_path / "a.volume").read_bytes() == (tmp_path / "b.volume").read_bytes()
 
 
 def test_mask_and_slices_come_back_as_they_went(tmp_path):

@@ -21,7 +21,7 @@ inputs:
     inputBinding: {prefix: --pseudonym-key}
   share:
     type: string
-    doc: Which part of the cohort this job takes, "i/n" with i from 1 to n; whole patients, balanced by bytes.
+    doc: Which part of the cohort this job takes, "i/n" with i from 1 to n; whole patients, balanced by work.
     default: 1/1
     inputBinding: {prefix: --share}
   negatives:

@@ -11,7 +11,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID, CTImageStorage, MediaStorageDirectoryStorage
 
 from slicestream.dicom.enhanced import MULTI_FRAME
-from slicestream.dicom.files import needed, one_line, optional, read_dicom, text_of
+from slicestream.dicom.files import needed, one_line, optional, text_of
+from slicestream.dicom.header import read_header
 from slicestream.dicom.manifest import Finding
 from slicestream.errors import StudyError
 
@@ -20,14 +21,12 @@ _CT = MULTI_FRAME | {CTImageStorage}
 _COMPANIONS = {"SEG", "SR", "PR", "KO", "RTSTRUCT", "RTPLAN", "RTDOSE", "REG", "DOC", "OT", "SC", "FID", "PT", "PLAN"}
 _DICOM_SUFFIXES = {".dcm", ".dicom", ".dic", ".ima"}
 _PREAMBLE = 128
-_TAGS = ("SOPClassUID", "Modality", "SeriesInstanceUID", "StudyInstanceUID", "PatientID", "ImageType")
 # Where annotations say what they were drawn on: SEG, RTSTRUCT, SR.
 _REFERENCES = (
     ("ReferencedSeriesSequence",),
     ("ReferencedFrameOfReferenceSequence", "RTReferencedStudySequence", "RTReferencedSeriesSequence"),
     ("CurrentRequestedProcedureEvidenceSequence", "ReferencedSeriesSequence"),
 )
-_READ = [*_TAGS, *(path[0] for path in _REFERENCES)]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,18 +48,13 @@ def classify(path: Path) -> CtFile | Finding:
     try:
         if not has_dicm(path):
             return _no_dicom(path)
-        header = brief_header(path)
+        header = read_header(path).dataset
     except StudyError as error:
         return Finding(path=path, reason=error.reason or "damaged", found="damaged file", text=str(error))
     try:
         return _kind_of(header, path)
     except StudyError as error:
         return _faulty(header, path, error)
-
-
-def brief_header(path: Path) -> Dataset:
-    """Return the few elements that say what and whose a file is. Raises StudyError."""
-    return read_dicom(path, stop_before_pixels=True, specific_tags=list(_READ))
 
 
 def has_dicm(path: Path) -> bool:
@@ -91,7 +85,7 @@ def check_ct(header: Dataset, path: Path) -> None:
 def _no_dicom(path: Path) -> Finding:
     try:
         if path.suffix.lower() in _DICOM_SUFFIXES and not path.name.startswith("."):
-            read_dicom(path, stop_before_pixels=True)  # says in our words what is wrong with it
+            read_header(path)  # says in our words what is wrong with it
     except StudyError as error:
         # its name says that it was to be DICOM: perhaps a slice of a series
         return Finding(path=path, reason="damaged", found="damaged file", text=str(error))

@@ -89,34 +89,33 @@ def _frame(image: Dataset, plain: Sequence[DataElement], groups: Sequence[Datase
 
 
 class FramePixels:
-    """Pixels frame by frame: plain ones from their place in the file, others from the file kept."""
+    """Pixels frame by frame: plain ones from their place in the file, others from what is kept of each file."""
 
     def __init__(self) -> None:
-        self._path: Path | None = None
-        self._element: Any = None
-        self._parts: list[bytes] | None = None
+        self._files: dict[Path, tuple[Any, list[bytes] | None]] = {}  # element, or its fragments frame by frame
 
     def element(self, path: Path, header: Dataset, frame: int) -> DataElement:
         """Return PixelData of one frame (from 0). Raises StudyError, SeriesError."""
-        if path != self._path:
-            self._open(path)
-        if self._parts is not None:
-            if frame >= len(self._parts):
-                raise SeriesError(f"{path}: pixels of {len(self._parts)} frames; need more. Fetch it again.")
-            return DataElement("PixelData", "OB", self._parts[frame])
+        if path not in self._files:
+            self._files[path] = self._opened(path)
+        element, parts = self._files[path]
+        if parts is not None:
+            if frame >= len(parts):
+                raise SeriesError(f"{path}: pixels of {len(parts)} frames; need more. Fetch it again.")
+            return DataElement("PixelData", "OB", parts[frame])
         size = whole(header, "Rows", path) * whole(header, "Columns", path) * whole(header, "BitsAllocated", path) // 8
-        if size * (frame + 1) > self._element.length:
+        if size * (frame + 1) > element.length:
             raise SeriesError(
                 f"{path}: pixels cannot be decoded (too few for frame {frame + 1}); truncated. Fetch it again."
             )
-        if self._element.value is not None:
-            return DataElement("PixelData", "OW", self._element.value[size * frame : size * (frame + 1)])
+        if element.value is not None:
+            return DataElement("PixelData", "OW", element.value[size * frame : size * (frame + 1)])
         with path.open("rb") as file:
-            file.seek(self._element.value_tell + size * frame)
+            file.seek(element.value_tell + size * frame)
             return DataElement("PixelData", "OW", file.read(size))
 
-    def _open(self, path: Path) -> None:
-        self._parts, self._path = None, None
+    @staticmethod
+    def _opened(path: Path) -> tuple[Any, list[bytes] | None]:
         head = read_dicom(path, specific_tags=["SOPClassUID"], stop_before_pixels=True)
         syntax = UID(str(needed(head.file_meta, "TransferSyntaxUID", path)), validation_mode=config.IGNORE)
         if not syntax.is_transfer_syntax:
@@ -128,17 +127,16 @@ class FramePixels:
                 f"{path}: DICOM without pixels, or truncated before them; need an image. Fetch it again.",
                 reason="no-pixels",
             )
-        self._element = read.get_item("PixelData", keep_deferred=True)
-        if syntax.is_encapsulated:
-            try:  # without an offset table the number of frames says where one ends
-                frames = generate_frames(self._element.value, number_of_frames=whole(read, "NumberOfFrames", path))
-                self._parts = [encapsulate([part]) for part in frames]
-                self._element = None  # else all of it would be held twice
-            except Exception as error:  # damaged fragments fail in any way
-                raise SeriesError(
-                    f"{path}: pixels cannot be decoded ({one_line(str(error))}); damaged. Fetch it again."
-                ) from error
-        self._path = path
+        element: Any = read.get_item("PixelData", keep_deferred=True)
+        if not syntax.is_encapsulated:
+            return element, None
+        try:  # without an offset table the number of frames says where one ends
+            frames = generate_frames(element.value, number_of_frames=whole(read, "NumberOfFrames", path))
+            return None, [encapsulate([part]) for part in frames]
+        except Exception as error:  # damaged fragments fail in any way
+            raise SeriesError(
+                f"{path}: pixels cannot be decoded ({one_line(str(error))}); damaged. Fetch it again."
+            ) from error
 
 
 def standing_in(frames: Sequence[Dataset]) -> dict[str, Dataset]:

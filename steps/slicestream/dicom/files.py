@@ -7,16 +7,21 @@ import logging
 import stat
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
 from pydicom import config, dcmread
-from pydicom.datadict import tag_for_keyword
-from pydicom.dataelem import RawDataElement
+from pydicom.charset import default_encoding
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import RawDataElement, convert_raw_data_element
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_dataset
 from pydicom.tag import BaseTag, Tag
+from pydicom.valuerep import AMBIGUOUS_VR
 
 from slicestream.errors import StudyError
 
@@ -25,24 +30,38 @@ config.settings.reading_validation_mode = config.IGNORE
 logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
 # What parsing one file may take; far above any CT image, and within a few seconds and a few hundred MB.
-_MOST_BYTES = 1 << 30
+MOST_BYTES = 1 << 30
 _MOST_READS = 600_000  # two or three per element
 _MOST_INFLATED_BYTES = 1 << 28
 _LONGEST_VALUE_BYTES = 1 << 16  # what the VRs of numbers and short texts can hold in explicit form
-_PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
+PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 
 
 def read_dicom(path: Path, **options: Any) -> Dataset:
     """Return the dataset; `options` are those of pydicom's dcmread. Raises StudyError."""
+    with telling(path), opened(path) as (stream, size):
+        try:
+            return dcmread(_Limited(stream, size), **options)
+        except _DeflatedError as found:
+            stream.seek(0)
+            start = stream.read(found.args[0])
+            return _from_deflated(start, stream.read(MOST_BYTES), **options)
+
+
+@contextmanager
+def telling(path: Path) -> Iterator[None]:
+    """Tell of whatever goes wrong in reading a file as a StudyError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return _parsed(path, **options)
+            yield
+    except StudyError:
+        raise
     except InvalidDicomError as error:
         raise StudyError(f"{path}: not a DICOM file (no 'DICM' after 128 bytes); need DICOM. Remove it.") from error
     except FileNotFoundError as error:
         raise StudyError(f"{path}: no such file. Check the name.") from error
-    except _TooMuchError as error:
+    except TooMuchError as error:
         raise StudyError(f"{path}: {error}; damaged, or made to do harm. Leave it out.") from error
     except Exception as error:  # a damaged file makes the parser fail in any way
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
@@ -51,7 +70,17 @@ def read_dicom(path: Path, **options: Any) -> Dataset:
         ) from error
 
 
-class _TooMuchError(Exception):
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[IO[bytes], int]]:
+    """Yield a file to be read, and its size."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for whoever writes to it
+        raise OSError("no plain file")
+    with path.open("rb") as stream:
+        yield stream, status.st_size
+
+
+class TooMuchError(Exception):
     """Parsing a file would take more than any CT image needs."""
 
 
@@ -74,34 +103,27 @@ class _Limited:
         content = self._stream.read(min(size, max(0, self._size - self.tell())) if size > 8 else size)
         self._bytes += len(content)
         self._reads += 1
-        if self._bytes > _MOST_BYTES:
-            raise _TooMuchError(f"over {_MOST_BYTES >> 20} MiB in one file")
+        if self._bytes > MOST_BYTES:
+            raise TooMuchError(f"over {MOST_BYTES >> 20} MiB in one file")
         if self._reads > _MOST_READS:
-            raise _TooMuchError("too many elements in one file")
+            raise TooMuchError("too many elements in one file")
         return content
 
 
-def _parsed(path: Path, **options: Any) -> Dataset:
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):  # to open a pipe would wait for whoever writes to it
-        raise OSError("no plain file")
-    with path.open("rb") as stream:
-        try:
-            return dcmread(_Limited(stream, status.st_size), **options)
-        except _DeflatedError as found:
-            stream.seek(0)
-            start = stream.read(found.args[0])
-            return _inflated(start, stream.read(_MOST_BYTES), **options)
-
-
-def _inflated(start: bytes, deflated: bytes, **options: Any) -> FileDataset:
-    """Return the dataset of a deflated file (PS3.5 A.5); `start` is what comes before it."""
+def inflated(deflated: bytes) -> bytes:
+    """Return what was deflated (PS3.5 A.5)."""
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     content = inflater.decompress(deflated, _MOST_INFLATED_BYTES)
     if not inflater.eof:
         if len(content) >= _MOST_INFLATED_BYTES:
-            raise _TooMuchError(f"inflates to over {_MOST_INFLATED_BYTES >> 20} MiB")
+            raise TooMuchError(f"inflates to over {_MOST_INFLATED_BYTES >> 20} MiB")
         raise EOFError("the deflated part ends early")
+    return content
+
+
+def _from_deflated(start: bytes, deflated: bytes, **options: Any) -> FileDataset:
+    """Return the dataset of a deflated file; `start` is what comes before it."""
+    content = inflated(deflated)
     meta = dcmread(io.BytesIO(start)).file_meta
     stream = io.BytesIO(content)
     wanted = options.get("specific_tags")
@@ -118,33 +140,54 @@ def _inflated(start: bytes, deflated: bytes, **options: Any) -> FileDataset:
 
 
 def _at_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
-    return tag in _PIXELS
-
-
-def _check_length(dataset: Dataset, name: str, path: Path) -> None:
-    """Raise StudyError before a value is unpacked to many times its size."""
-    tag = tag_for_keyword(name)
-    if tag is None or tag in _PIXELS or tag not in dataset:
-        return
-    element: Any = dataset.get_item(tag)
-    size = len(element.value or b"") if isinstance(element, RawDataElement) and element.VR != "SQ" else 0
-    if size > _LONGEST_VALUE_BYTES:
-        raise StudyError(f"{path}: {name} holds {size} bytes; need at most {_LONGEST_VALUE_BYTES}. Leave the file out.")
+    return tag in PIXELS
 
 
 def optional(dataset: Dataset, name: str, path: Path) -> Any:
-    """Return the value of a header element, None where it is missing. Raises StudyError where it is unreadable."""
+    """Return the value of a header element, None where it is missing: to be read, not changed.
+
+    Raises StudyError where it is unreadable.
+    """
+    tag = _tag(name)
     try:
+        element: Any = dataset.get_item(tag)
+        if not isinstance(element, RawDataElement) or tag in PIXELS:
+            return dataset.get(name)
+        vr = dictionary_VR(tag) if element.VR in (None, "UN") else element.VR
+        if vr != "SQ" and len(element.value or b"") > _LONGEST_VALUE_BYTES:  # before it becomes many times its size
+            raise TooMuchError(f"{name} holds {element.length} bytes; need at most {_LONGEST_VALUE_BYTES}")
+        if vr != "SQ" and vr not in AMBIGUOUS_VR:
+            charset = dataset.original_character_set
+            return _value(element, charset if isinstance(charset, str) else tuple(charset))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            _check_length(dataset, name, path)
             return dataset.get(name)
-    except StudyError:
-        raise
+    except TooMuchError as error:
+        raise StudyError(f"{path}: {error}. Leave the file out.") from error
     except Exception as error:  # values are parsed when asked for, and may be anything
         raise StudyError(
             f"{path}: {name} cannot be read ({one_line(str(error))}); damaged. Fetch the file again."
         ) from error
+
+
+@lru_cache(maxsize=4096)
+def tag_of(number: int) -> BaseTag:
+    """Return the tag, the same object each time: pydicom's dictionaries then find it without comparing numbers."""
+    return BaseTag(number)
+
+
+@lru_cache(maxsize=256)
+def _tag(name: str) -> BaseTag:
+    return tag_of(Tag(name))
+
+
+@lru_cache(maxsize=4096)
+def _value(element: RawDataElement, encoding: str | tuple[str, ...]) -> Any:
+    """Return what an element holds. The slices of a series share most elements, so that most are here already."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        charset = encoding if isinstance(encoding, str) else list(encoding)
+        return convert_raw_data_element(element, encoding=charset or default_encoding).value
 
 
 def needed(dataset: Dataset, name: str, path: Path) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import warnings
 import zipfile
 import zlib
@@ -16,8 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom import dcmread
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from slicestream.dicom.files import one_line
@@ -28,17 +31,14 @@ FORMAT = 1
 _INDEX = "index.json"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _IMPLEMENTATION = UID("2.25.309862385317171717171717171717171717171")
-_PIXEL_GROUP = 0x7FE0
-_PIXELS_ELSEWHERE = ("IconImageSequence", "PixelDataProviderURL")
 
 
-def strip_pixels(header: Dataset) -> None:
-    """Remove pixels, overlays, curves and icons, in place: what is left is text about the image."""
-    for name in _PIXELS_ELSEWHERE:
-        if name in header:
-            del header[name]
-    for tag in [tag for tag in header.keys() if tag.group & 0xFF01 in (0x5000, 0x6000) or tag.group == _PIXEL_GROUP]:  # noqa: SIM118
-        del header[tag]
+def part10_files(headers: Sequence[Dataset], sources: Sequence[str], encoded: Sequence[bytes]) -> list[bytes]:
+    """Return each pixel-less header as a file; `encoded` is it as it stood in its file, if empty it is encoded anew.
+
+    Compressed and big-endian ones become Explicit VR Little Endian. Raises StudyError naming one of `sources`.
+    """
+    return [_file(*each) for each in zip(headers, sources, encoded, strict=True)]
 
 
 class IdentityWriter:
@@ -48,15 +48,11 @@ class IdentityWriter:
         self._archive = zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1)
         self._entries: list[dict[str, object]] = []
 
-    def add(self, series: SeriesId, headers: Sequence[Dataset], sources: Sequence[str]) -> None:
-        """Add pixel-less headers in the slice order of the volume; `sources` are their file names in the cohort.
-
-        Raises StudyError before anything is written.
-        """
-        encoded = [_encoded(header, source) for header, source in zip(headers, sources, strict=True)]
-        for index, content in enumerate(encoded):
+    def add(self, series: SeriesId, files: Sequence[bytes], sources: Sequence[str]) -> None:
+        """Add what `part10_files` made, in the slice order of the volume; `sources` are the names in the cohort."""
+        for index, content in enumerate(files):
             self._archive.writestr(self._entry(f"{series}/{index:05d}.dcm"), content)
-        entry = {"patient": series.patient, "series": series.series, "slices": len(headers), "sources": list(sources)}
+        entry = {"patient": series.patient, "series": series.series, "slices": len(files), "sources": list(sources)}
         self._entries.append(entry)
 
     def __enter__(self) -> IdentityWriter:
@@ -137,24 +133,37 @@ def _read_index(path: Path) -> list[tuple[str, int]]:
         ) from error
 
 
-def _encoded(header: Dataset, source_name: str) -> bytes:
-    """Return a Part 10 file; compressed and big-endian sources become Explicit VR Little Endian. Raises StudyError."""
-    meta, source = FileMetaDataset(), header.file_meta
-    implicit = source.TransferSyntaxUID == ImplicitVRLittleEndian
-    meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
-    meta.ImplementationClassUID = _IMPLEMENTATION
-    target = io.BytesIO()
+def _file(header: Dataset, source_name: str, encoded: bytes) -> bytes:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = header.SOPClassUID, header.SOPInstanceUID
-            if source.TransferSyntaxUID == ExplicitVRBigEndian:
-                header = _little_endian(header)
-            header.file_meta = meta
-            header.save_as(target, enforce_file_format=True)
+            if any(tag >> 16 in (0, 2) for tag in header.keys()):  # noqa: SIM118
+                raise ValueError("elements of group 0000 or 0002 in it")
+            implicit = bool(header.original_encoding[0])
+            syntax = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
+            meta = _meta(header.SOPClassUID, header.SOPInstanceUID, syntax)
+            preamble = getattr(header, "preamble", None) or bytes(128)
+            return b"".join((preamble, b"DICM", meta, encoded or _encoded(header, implicit=implicit)))
     except Exception as error:  # a damaged element may fail in any way
         reason = one_line(str(error))
         raise StudyError(f"{source_name}: header cannot be kept ({reason}); damaged. Fetch it again.") from error
+
+
+def _meta(sop_class: str, instance: str, syntax: str) -> bytes:
+    """Return the file meta information (PS3.10 7.1)."""
+    content = struct.pack("<HH2sxxI2s", 2, 1, b"OB", 2, b"\0\1")
+    for number, uid in ((0x02, sop_class), (0x03, instance), (0x10, syntax), (0x12, _IMPLEMENTATION)):
+        value = uid.encode("ascii") + b"\0" * (len(uid) % 2)
+        content += struct.pack("<HH2sH", 2, number, b"UI", len(value)) + value
+    return struct.pack("<HH2sHI", 2, 0, b"UL", 4, len(content)) + content
+
+
+def _encoded(header: Dataset, *, implicit: bool) -> bytes:
+    if header.file_meta.TransferSyntaxUID == ExplicitVRBigEndian:
+        header = _little_endian(header)
+    target = DicomBytesIO()
+    target.is_implicit_VR, target.is_little_endian = implicit, True
+    write_dataset(target, header)
     return target.getvalue()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -10,8 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.pixels.utils import pixel_array
-from pydicom.uid import UID, RLELossless
+from pydicom.uid import UID, ExplicitVRBigEndian, RLELossless
 
 from slicestream.dicom.decoder import Frame, shared_decoder
 from slicestream.dicom.files import needed, one_line, optional, text_of, whole
@@ -31,8 +29,8 @@ def empty_volume(shape: tuple[int, ...], path: Path) -> NDArray[np.int16]:
         raise SeriesError(f"{path}: its series of {size} voxels needs more memory. Leave the series out.") from error
 
 
-def hounsfield(image: Dataset, path: Path) -> NDArray[np.int16]:
-    """Return whole HU, int16 (row, column); padding and what is below -1024 HU becomes -1024.
+def hounsfield(image: Dataset, path: Path, out: NDArray[np.int16] | None = None) -> NDArray[np.int16]:
+    """Return whole HU, int16 (row, column), in `out` if given; padding and what is below -1024 HU becomes -1024.
 
     Padding is PixelPaddingValue up to PixelPaddingRangeLimit, in stored values (PS3.3 C.7.5.1.1.2); HU = stored value
     × RescaleSlope + RescaleIntercept (C.11.1.1.2). Compressed pixels are decoded in another process.
@@ -47,9 +45,8 @@ def hounsfield(image: Dataset, path: Path) -> NDArray[np.int16]:
     cells = _cells(image, path)
     raw = _decoded(image, cells, path)
     meaning = _Meaning(dtype=raw.dtype.str, cells=cells, slope=slope, intercept=intercept)
-    # every value that a cell can hold is worked out once; a slice is then looked up
-    hu: NDArray[np.int16] = _table(meaning)[raw.view(f"u{raw.dtype.itemsize}")]
-    return hu
+    # every value that a cell can hold is worked out once; a slice is then looked up, in range by its type
+    return _table(meaning).take(raw.view(f"u{raw.dtype.itemsize}"), out=out, mode="clip")
 
 
 def check_plain_grey(image: Dataset, path: Path) -> None:
@@ -142,6 +139,11 @@ def _decoded(image: Dataset, cells: _Cells, path: Path) -> NDArray[np.integer]:
     size = rows, columns = whole(image, "Rows", path), whole(image, "Columns", path)
     if not 0 < rows * columns <= _MOST_PIXELS:
         raise SeriesError(f"{path}: {rows} x {columns} pixels; damaged. Leave the series out.")
+    data = needed(image, "PixelData", path)
+    if not isinstance(data, bytes):
+        raise SeriesError(
+            f"{path}: PixelData is no bytes (its value representation is another); damaged. Fetch it again."
+        )
     syntax = _syntax(image, path)
     if syntax.is_encapsulated:
         frame = Frame(
@@ -152,31 +154,19 @@ def _decoded(image: Dataset, cells: _Cells, path: Path) -> NDArray[np.integer]:
             bits_stored=cells.stored,
             signed=cells.signed,
         )
-        data = needed(image, "PixelData", path)
-        if not isinstance(data, bytes):
-            raise SeriesError(
-                f"{path}: PixelData is no bytes (its value representation is another); damaged. Fetch it again."
-            )
         return shared_decoder().decode(frame, data, path)
-    pixels = _uncompressed(image, path)
-    if pixels.shape != size or pixels.dtype.itemsize * 8 != cells.allocated:
-        raise SeriesError(f"{path}: pixels {pixels.shape}, header {rows} x {columns}. Fetch it again.")
-    return pixels
-
-
-def _uncompressed(image: Dataset, path: Path) -> NDArray[np.integer]:
-    # no codec is at work here, only numpy
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            # unused bits are ours to remove (pydicom knows no HighBit); the function caches nothing in the header
-            pixels: NDArray[np.integer] = pixel_array(image, correct_unused_bits=False)
-    except Exception as error:  # a damaged header fails in any way
-        reason = one_line(str(error).split(" - ")[0])
+    length = rows * columns * cells.allocated // 8
+    if not length <= len(data) <= max(2 * length - 1, length + 1):
         raise SeriesError(
-            f"{path}: pixels cannot be decoded ({reason}); truncated or damaged. Fetch it again."
-        ) from error
-    return pixels.astype(pixels.dtype.newbyteorder("<"), copy=False)
+            f"{path}: pixels cannot be decoded ({len(data)} bytes where {rows} x {columns} pixels have {length}); "
+            "truncated or damaged. Fetch it again."
+        )
+    number = np.dtype(f"{'i' if cells.signed else 'u'}{cells.allocated // 8}")
+    if syntax == ExplicitVRBigEndian and (cells.allocated == 16 or image["PixelData"].VR == "OW"):  # words of two bytes
+        pixels = np.frombuffer(data + bytes(len(data) % 2), ">u2").astype("<u2").view(number)
+    else:
+        pixels = np.frombuffer(data, number, rows * columns)
+    return pixels[: rows * columns].reshape(size)
 
 
 def _syntax(image: Dataset, path: Path) -> UID:

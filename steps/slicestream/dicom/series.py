@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,17 +12,52 @@ from pydicom.dataset import Dataset
 
 from slicestream.dicom.classify import check_ct
 from slicestream.dicom.enhanced import MULTI_FRAME, FramePixels, frames_of
-from slicestream.dicom.files import needed, optional, read_dicom, text_of
-from slicestream.dicom.identity import strip_pixels
+from slicestream.dicom.files import needed, text_of
+from slicestream.dicom.header import FileHeader, read_header, read_pixels
 from slicestream.dicom.manifest import Finding
 from slicestream.dicom.pixels import check_plain_grey, empty_volume, hounsfield
-from slicestream.dicom.stack import Image, Stack, by_file, stacks_of
+from slicestream.dicom.stack import Image, Stack, stacks_of
 from slicestream.dicom.study import Batch, SourceSlice
 from slicestream.errors import AnnotationError, StudyError
 from slicestream.volumes.geometry import Geometry
 
-# Group 7FE0 but for what says where the frames lie, which is kept in the header.
-_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+
+class Voxels:
+    """HU, int16 (slice, row, column), decoded while one goes along the slices: one is in memory at a time.
+
+    Attributes
+    ----------
+    shape, dtype : as those of an array
+    kept : after that, the slices that were to be kept; the others were never filled, and take no memory
+    """
+
+    dtype = np.dtype(np.int16)
+
+    def __init__(self, images: Sequence[Image], shape: tuple[int, int, int], reader: _Reader) -> None:
+        self.shape, self._images, self._reader = shape, images, reader
+        self._wanted: frozenset[int] = frozenset()
+        self.kept: NDArray[np.int16] = np.empty((0, *shape[1:]), np.int16)
+
+    def __iter__(self) -> Iterator[NDArray[np.int16]]:
+        """Yield (row, column), each in the place of the one before. Raises StudyError, SeriesError."""
+        current = np.empty(self.shape[1:], np.int16)
+        for index, image in enumerate(self._images):
+            hu = self._reader.hu(image, current)
+            if index in self._wanted:
+                self.kept[index] = hu
+            yield hu
+
+    def keep(self, slices: Iterable[int]) -> None:
+        """Keep these slices when they are passed. Raises SeriesError where there is too little memory for them."""
+        self._wanted = frozenset(slices)
+        if self._wanted:
+            self.kept = empty_volume(self.shape, self._images[0].source.path)
+
+    def whole(self) -> NDArray[np.int16]:
+        """Return all slices. Raises StudyError, SeriesError."""
+        self.keep(range(self.shape[0]))
+        deque(self, maxlen=0)
+        return self.kept
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,14 +70,16 @@ class Series:
     stack : "" where the series is one volume, else what tells this stack from the others
     slices : the file of each slice; that of a multi-frame image again for each
     headers : pixel-less, one per slice; of multi-frame images with ReferencedFrameNumber
-    hu : int16 (slice, row, column); None where only the headers were asked for
+    encoded : the headers as they stand in their files; empty for frames of multi-frame images and where big-endian
+    hu : decoded when it is gone through
     """
 
     uid: str
     slices: tuple[SourceSlice, ...]
     headers: tuple[Dataset, ...]
+    encoded: tuple[bytes, ...]
     geometry: Geometry
-    hu: NDArray[np.int16] | None
+    hu: Voxels
     stack: str = ""
 
     @property
@@ -51,7 +88,7 @@ class Series:
         return f"{self.uid} {self.stack}" if self.stack else self.uid
 
 
-def read_series(batch: Batch, *, pixels: bool = True) -> Iterator[Series | Finding]:
+def read_series(batch: Batch) -> Iterator[Series | Finding]:
     """Yield every volume of a batch, and a finding for whatever could not become one.
 
     Raises AnnotationError where a table joins files of several patients.
@@ -60,12 +97,12 @@ def read_series(batch: Batch, *, pixels: bool = True) -> Iterator[Series | Findi
     grouped: dict[str, list[Image]] = defaultdict(list)
     files: dict[str, list[SourceSlice]] = defaultdict(list)
     try:
-        for source, header in _headers(batch):
-            uid = str(needed(header, "SeriesInstanceUID", source.path))
+        for source, file in _headers(batch):
+            uid = str(needed(file.dataset, "SeriesInstanceUID", source.path))
             files[uid].append(source)
             try:
-                check_ct(header, source.path)
-                grouped[uid] += _images(source, header)
+                check_ct(file.dataset, source.path)
+                grouped[uid] += _images(source, file)
             except StudyError as error:
                 faults.setdefault(uid, error)
     except StudyError as error:  # of which series the file is cannot be told
@@ -75,33 +112,31 @@ def read_series(batch: Batch, *, pixels: bool = True) -> Iterator[Series | Findi
         if uid in faults:
             yield unusable(uid, sources, faults[uid])
         else:
-            yield from _volumes(uid, sources, grouped.pop(uid), pixels=pixels)
+            yield from _volumes(uid, sources, grouped.pop(uid))
 
 
-def _headers(batch: Batch) -> Iterator[tuple[SourceSlice, Dataset]]:
+def _headers(batch: Batch) -> Iterator[tuple[SourceSlice, FileHeader]]:
     first: tuple[str, SourceSlice] | None = None
     for source in batch.slices:
-        header = read_dicom(source.path, stop_before_pixels=True)
-        patient = text_of(header, "PatientID", source.path)
+        file = read_header(source.path)
+        patient = text_of(file.dataset, "PatientID", source.path)
         first = first or (patient, source)
         if patient != first[0]:
             raise AnnotationError(
                 f"{source.path}: another PatientID than {first[1].path.name}, but both are "
                 f"{batch.name}; need one patient. Correct the table or the headers."
             )
-        yield source, header
+        yield source, file
 
 
-def _images(source: SourceSlice, header: Dataset) -> list[Image]:
-    if header.SOPClassUID in MULTI_FRAME:
-        frames = frames_of(header, source.path)
-        return [Image(source=source, header=frame, frame=k) for k, frame in enumerate(frames)]
-    return [Image(source=source, header=header)]
+def _images(source: SourceSlice, file: FileHeader) -> list[Image]:
+    if needed(file.dataset, "SOPClassUID", source.path) in MULTI_FRAME:
+        frames = frames_of(file.dataset, source.path)
+        return [Image(source=source, file=file, header=frame, frame=k) for k, frame in enumerate(frames)]
+    return [Image(source=source, file=file, header=file.dataset)]
 
 
-def _volumes(
-    uid: str, sources: Sequence[SourceSlice], images: list[Image], *, pixels: bool
-) -> Iterator[Series | Finding]:
+def _volumes(uid: str, sources: Sequence[SourceSlice], images: list[Image]) -> Iterator[Series | Finding]:
     reader = _Reader()
     try:
         stacks, copies = stacks_of(images, reader.hu)
@@ -116,28 +151,24 @@ def _volumes(
     while stacks:
         stack = stacks.pop(0)
         try:
-            series = _series(uid, stack, reader if pixels else None)
+            series = _series(uid, stack, reader)
         except StudyError as error:
             yield unusable(uid, [image.source for image in stack.images], error)
             continue
         yield series
 
 
-def _series(uid: str, stack: Stack, reader: _Reader | None) -> Series:
-    for image in stack.images:  # before room is made for what headers say
+def _series(uid: str, stack: Stack, reader: _Reader) -> Series:
+    for image in stack.images:
         check_plain_grey(image.header, image.source.path)
-    hu = empty_volume(stack.geometry.shape, stack.images[0].source.path) if reader else None
-    for index, image in by_file(stack.images):
-        if hu is not None and reader is not None:
-            hu[index] = reader.hu(image)
-        strip_pixels(image.header)
     return Series(
         uid=uid,
         stack=stack.name,
         slices=tuple(image.source for image in stack.images),
         headers=tuple(image.header for image in stack.images),
+        encoded=tuple(image.file.encoded if image.frame is None else b"" for image in stack.images),
         geometry=stack.geometry,
-        hu=hu,
+        hu=Voxels(stack.images, stack.geometry.shape, reader),
     )
 
 
@@ -147,31 +178,27 @@ class _Reader:
     def __init__(self) -> None:
         self._frames = FramePixels()
 
-    def hu(self, image: Image) -> NDArray[np.int16]:
-        """Return the HU of a slice, int16 (row, column). Raises StudyError, SeriesError."""
+    def hu(self, image: Image, out: NDArray[np.int16] | None = None) -> NDArray[np.int16]:
+        """Return the HU of a slice, int16 (row, column), in `out` if given. Raises StudyError, SeriesError."""
         path, header = image.source.path, image.header
         try:
             if image.frame is None:
-                pixels = read_dicom(path, specific_tags=list(_PIXELS))
-                found = {name: pixels[name] for name in _PIXELS if optional(pixels, name, path) is not None}
+                pixels = read_pixels(path, image.file)
             else:
-                found = {"PixelData": self._frames.element(path, header, image.frame)}
-            if "PixelData" not in found:
+                pixels = self._frames.element(path, header, image.frame)
+            if pixels is None:
                 raise StudyError(
                     f"{path}: DICOM without pixels, or truncated before them; need an image. Fetch it again.",
                     reason="no-pixels",
                 )
-            for name, element in found.items():
-                header[name] = element
+            header["PixelData"] = pixels
             check_plain_grey(header, path)
-            return hounsfield(header, path)
+            return hounsfield(header, path, out)
         except StudyError as error:
             error.reason = error.reason or "pixels"
             raise
         finally:
-            for name in _PIXELS:
-                if name in header:
-                    del header[name]
+            header.pop("PixelData", None)
 
 
 def unusable(uid: str, sources: Sequence[SourceSlice], error: StudyError) -> Finding:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from slicestream.dicom.files import needed, optional, text_of, whole
+from slicestream.dicom.header import FileHeader
 from slicestream.dicom.study import SourceSlice
 from slicestream.errors import SeriesError, StudyError
 from slicestream.volumes.geometry import Geometry
@@ -44,9 +45,10 @@ PARTING = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Image:
-    """One slice: a file, or a frame of one. `frame` counts from 0; None where the file is one image."""
+    """One slice: a file, or a frame of one, with its own header. `frame` counts from 0; None where the file is one."""
 
     source: SourceSlice
+    file: FileHeader
     header: Dataset
     frame: int | None = None
 
@@ -78,11 +80,6 @@ def stacks_of(images: Sequence[Image], pixels: Pixels) -> tuple[list[Stack], lis
         copies += more
         stacks = [_stack("", _flat(kept))]  # says what is wrong where two are left at one position
     return stacks, copies
-
-
-def by_file(images: Iterable[Image]) -> list[tuple[int, Image]]:
-    """Return index and image, the frames of one file together: opening such a file for each of them would take long."""
-    return sorted(enumerate(images), key=lambda one: "" if one[1].frame is None else str(one[1].source.path))
 
 
 def _stack(name: str, images: Sequence[Image]) -> Stack:
@@ -121,8 +118,8 @@ def _without_copies(
     copies: list[Image] = []
     # one with a mask is kept before one without; two with a mask are both kept, and refused further on
     sorted_places = [sorted(place, key=lambda image: image.source.mask is None) for place in places]
-    shared = by_file(_flat([place for place in sorted_places if len(place) > 1]))
-    keys = {id(image): _likeness(image, pixels, same_instance=same_instance) for _, image in shared}
+    shared = _flat([place for place in sorted_places if len(place) > 1])
+    keys = {id(image): _likeness(image, pixels, same_instance=same_instance) for image in shared}
     for place in sorted_places:
         if len(place) == 1:
             kept.append(place)

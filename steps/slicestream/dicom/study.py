@@ -8,11 +8,25 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pydicom.uid import (
+    JPEG2000,
+    JPEG2000Lossless,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+)
+
 from slicestream.dicom.annotations.unitochest import TABLE, Row, read_table
-from slicestream.dicom.classify import CtFile, brief_header, classify
-from slicestream.dicom.files import text_of
+from slicestream.dicom.classify import CtFile, classify
+from slicestream.dicom.files import optional, text_of, whole
+from slicestream.dicom.header import read_header
 from slicestream.dicom.manifest import Finding, refusal
 from slicestream.errors import StudyError
+
+# What decoding takes beside all else that is done with a slice, as measured; that of other syntaxes takes less.
+_DECODING: dict[str, float] = {JPEG2000Lossless: 3.0, JPEG2000: 3.0}
+_DECODING |= dict.fromkeys((JPEGLSLossless, JPEGLSNearLossless, JPEGLossless, JPEGLosslessSV1), 0.7)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,11 +39,12 @@ class SourceSlice:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
-    """Files that are read together: whole series, never a part of one."""
+    """Files that are read together: whole series, never a part of one. `work` is about what they take, in pixels."""
 
     name: str
     slices: tuple[SourceSlice, ...]
     bytes: int
+    work: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +58,11 @@ class Patient:
     def bytes(self) -> int:
         """Size of the DICOM files."""
         return sum(batch.bytes for batch in self.batches)
+
+    @property
+    def work(self) -> float:
+        """About what all of it takes, in uncompressed pixels."""
+        return sum(batch.work for batch in self.batches)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,13 +88,13 @@ def find_cohort(folder: Path, excluded: Iterable[str] = ()) -> Cohort:
 
 
 def share_of(patients: Iterable[Patient], index: int, count: int) -> list[Patient]:
-    """Return the patients of share `index` (1 to `count`): whole patients, the largest first to the emptiest share."""
+    """Return the whole patients of share `index` (1 to `count`): the most work first, each to the share with least."""
     shares: list[list[Patient]] = [[] for _ in range(count)]
-    loads = [0] * count
-    for patient in sorted(patients, key=lambda p: (-p.bytes, p.identity)):
+    loads = [0.0] * count
+    for patient in sorted(patients, key=lambda p: (-p.work, p.identity)):
         emptiest = loads.index(min(loads))
         shares[emptiest].append(patient)
-        loads[emptiest] += patient.bytes
+        loads[emptiest] += patient.work
     return sorted(shares[index - 1], key=lambda p: p.identity)
 
 
@@ -113,7 +133,7 @@ def _joined(ids: Mapping[str, set[str]]) -> dict[str, str]:
 
 def _patient_id(path: Path) -> str:
     try:
-        return text_of(brief_header(path), "PatientID", path)
+        return text_of(read_header(path).dataset, "PatientID", path)
     except StudyError:  # told when its exam is read
         return ""
 
@@ -191,7 +211,19 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _batch(name: str, slices: Iterable[SourceSlice]) -> Batch:
     listed = tuple(slices)
-    return Batch(name=name, slices=listed, bytes=sum(s.path.stat().st_size for s in listed))
+    size = sum(source.path.stat().st_size for source in listed)
+    return Batch(name=name, slices=listed, bytes=size, work=len(listed) * _work(listed[0].path))
+
+
+def _work(path: Path) -> float:
+    """Return about what a file takes, in uncompressed pixels; none where it is unreadable, told when it is read."""
+    try:
+        header = read_header(path).dataset
+        frames = whole(header, "NumberOfFrames", path) if "NumberOfFrames" in header else 1
+        pixels = whole(header, "Rows", path) * whole(header, "Columns", path) * frames
+        return pixels * (1.0 + _DECODING.get(str(optional(header.file_meta, "TransferSyntaxUID", path)), 0.0))
+    except StudyError:
+        return 0.0
 
 
 def _cohort(

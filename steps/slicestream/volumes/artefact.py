@@ -12,10 +12,11 @@ import json
 import struct
 import zipfile
 import zlib
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import blosc2
 import numpy as np
@@ -40,6 +41,24 @@ _BROKEN = (
 _DTYPES = ("int16", "uint8", "uint16", "float32")
 
 
+class Sliced(Protocol):
+    """An array, or what gives its slices in order; a slice may lie where the one before it lay."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of three axes or more where it is no array."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """As of an array."""
+        ...
+
+    def __iter__(self) -> Iterator[AnyArray]:
+        """Yield the slices, or whatever else lies along the first axis."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Artefact:
     """A header and its arrays, with the hash of their content (64 hex digits)."""
@@ -50,27 +69,25 @@ class Artefact:
     content_hash: str
 
 
-def content_hash(kind: str, header: Header, arrays: Mapping[str, AnyArray]) -> str:
+def content_hash(kind: str, header: Header, arrays: Mapping[str, Sliced]) -> str:
     """Return SHA-256 over kind, canonical header and, by name, each array's type, shape and little-endian voxels."""
-    digest = hashlib.sha256(_canonical({"kind": kind, "format": FORMAT, "header": header}))
+    digest = _hash_of(kind, header)
     for name in sorted(arrays):
-        array = arrays[name]
-        digest.update(_canonical({"name": name, "dtype": array.dtype.name, "shape": list(array.shape)}))
-        for part in _parts(array):
-            digest.update(np.ascontiguousarray(part, dtype=part.dtype.newbyteorder("<")).data.cast("B"))
+        deque(_hashed(digest, name, arrays[name]), maxlen=0)
     return digest.hexdigest()
 
 
-def write_artefact(path: Path, kind: str, header: Header, arrays: Mapping[str, AnyArray], *, mode: int = 0o644) -> str:
+def write_artefact(path: Path, kind: str, header: Header, arrays: Mapping[str, Sliced], *, mode: int = 0o644) -> str:
     """Write whole or not at all; return the content hash. Raises OutputError."""
     header = json.loads(json.dumps(header))  # what is hashed is what a reader will see
-    sealed = content_hash(kind, header, arrays)
-    listed = {name: {"dtype": a.dtype.name, "shape": list(a.shape)} for name, a in arrays.items()}
-    document = {"kind": kind, "format": FORMAT, "content_hash": sealed, "arrays": listed, "header": header}
+    digest = _hash_of(kind, header)
     with atomic_path(path, mode=mode) as partial, zipfile.ZipFile(partial, "w") as archive:
-        archive.writestr(zipfile.ZipInfo(_HEADER, _EPOCH), json.dumps(document, sort_keys=True, indent=1))
         for name in sorted(arrays):
-            archive.writestr(zipfile.ZipInfo(f"{name}.b2nd", _EPOCH), _compress(arrays[name]))
+            packed = _compress(_hashed(digest, name, arrays[name]), arrays[name])
+            archive.writestr(zipfile.ZipInfo(f"{name}.b2nd", _EPOCH), packed)
+        sealed, listed = digest.hexdigest(), {name: _described(array) for name, array in arrays.items()}
+        document = {"kind": kind, "format": FORMAT, "content_hash": sealed, "arrays": listed, "header": header}
+        archive.writestr(zipfile.ZipInfo(_HEADER, _EPOCH), json.dumps(document, sort_keys=True, indent=1))
     return sealed
 
 
@@ -99,18 +116,35 @@ def _canonical(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
 
 
-def _parts(array: AnyArray) -> Iterator[AnyArray]:
-    # slice by slice, so that a hash needs no second copy of a volume
-    yield from array if array.ndim > 2 else (array,)
+def _described(array: Sliced) -> dict[str, Any]:
+    return {"dtype": array.dtype.name, "shape": list(array.shape)}
 
 
-def _compress(array: AnyArray) -> bytes:
-    if array.size == 0:
+def _hash_of(kind: str, header: Header) -> hashlib._Hash:
+    return hashlib.sha256(_canonical({"kind": kind, "format": FORMAT, "header": header}))
+
+
+def _hashed(digest: hashlib._Hash, name: str, array: Sliced) -> Iterator[AnyArray]:
+    """Yield an array slice by slice, each little-endian in one piece, and put it into the hash on the way."""
+    digest.update(_canonical({"name": name, **_described(array)}))
+    for part in array if len(array.shape) > 2 else (np.asarray(array),):
+        plain = np.ascontiguousarray(part, dtype=part.dtype.newbyteorder("<"))
+        digest.update(plain.data.cast("B"))
+        yield plain
+
+
+def _compress(parts: Iterator[AnyArray], array: Sliced) -> bytes:
+    shape = array.shape
+    if 0 in shape:
+        deque(parts, maxlen=0)
         return b""
-    chunks = (1, *array.shape[1:]) if array.ndim > 2 else array.shape
+    chunks = (1, *shape[1:]) if len(shape) > 2 else shape
     codec = {"codec": blosc2.Codec.ZSTD, "clevel": 1, "filters": [blosc2.Filter.BITSHUFFLE], "nthreads": 1}
-    packed = blosc2.asarray(np.ascontiguousarray(array), chunks=chunks, blocks=chunks, cparams=codec)
-    return bytes(packed.to_cframe())
+    packed = blosc2.empty(shape, array.dtype, chunks=chunks, blocks=chunks, cparams=codec, contiguous=True)
+    for number, part in enumerate(parts):
+        packed.schunk.update_data(number, part, copy=False)
+    frame: bytes = packed.to_cframe()
+    return frame
 
 
 def _opened(path: Path) -> zipfile.ZipFile:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slicestream.errors import ArtefactError
-from slicestream.volumes.artefact import read_artefact, read_header, write_artefact
+from slicestream.volumes.artefact import Sliced, read_artefact, read_header, write_artefact
 from slicestream.volumes.geometry import Geometry
 
 AIR_HU = -1024  # what padding becomes
@@ -71,8 +71,13 @@ def id_header(series: SeriesId) -> dict[str, str]:
 
 def write_volume(path: Path, volume: Volume) -> str:
     """Write `<patient>-<series>.volume`; return its content hash. Raises OutputError."""
-    header = {**id_header(volume.id), "units": "HU", **volume.geometry.to_header()}
-    return write_artefact(path, "volume", header, {"hu": volume.hu})
+    return write_voxels(path, volume.id, volume.geometry, volume.hu)
+
+
+def write_voxels(path: Path, series: SeriesId, geometry: Geometry, hu: Sliced) -> str:
+    """Write a volume whose HU may come slice by slice; return its content hash. Raises OutputError."""
+    header = {**id_header(series), "units": "HU", **geometry.to_header()}
+    return write_artefact(path, "volume", header, {"hu": hu})
 
 
 def read_volume(path: Path) -> Volume:

@@ -68,12 +68,13 @@ def read_mask(path: Path, shape: tuple[int, int]) -> NDArray[np.bool_]:
         raise AnnotationError(f"{path}: mask of mode {mode}; need 8-bit grey (0 and 255). Convert it.")
     if pixels.dtype == np.bool_:
         return pixels
-    strange = np.setdiff1d(pixels, (0, 255))
+    nodule: NDArray[np.bool_] = pixels == 255
+    strange = pixels[(pixels != 0) & ~nodule]
     if strange.size:
         raise AnnotationError(
-            f"{path}: mask holds the value {strange[0]}; need 0 (background) and 255 (nodule) only. Convert it."
+            f"{path}: mask holds the value {strange.min()}; need 0 (background) and 255 (nodule) only. Convert it."
         )
-    return np.asarray(pixels == 255, dtype=np.bool_)
+    return nodule
 
 
 def _row(folder: Path, table: Path, line: int, fields: dict[str, str | None]) -> Row:

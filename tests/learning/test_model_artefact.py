@@ -3,12 +3,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from slicestream import RESEARCH_ONLY
+from slicestream.inference.model import load_model
 from slicestream.learning.model import ModelFacts, write_model
 from slicestream.learning.networks import UNet, build_unet
 from slicestream.volumes.seal import verify
@@ -35,8 +35,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("shape", [(1, 1, 16, 16), (3, 1, 48, 64), (5, 1, 80, 32)])
 def test_onnx_and_torch_agree_at_every_size(folder: Path, shape: tuple[int, ...]) -> None:
     image = np.random.default_rng(0).random(shape, np.float32)
-    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
-    (found,) = session.run(["probability"], {"image": image})
+    model = load_model(folder / "model.onnx", threads=1)
+    found = np.concatenate(list(model.probabilities(image[:, None])))
     with torch.no_grad():
         expected = torch.sigmoid(network()(torch.from_numpy(image)))
     np.testing.assert_allclose(found, expected, atol=1e-4)

@@ -1,25 +1,25 @@
-"""A model.onnx, verified and ready to run. Why ONNX Runtime: docs/decisions/0002-inference-engine.md."""
+"""A model.onnx, verified and ready to run."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from slicestream.errors import ModelError
+from slicestream.inference.engine import EngineError, Network, metadata_of, read_graph, reason, shown, sizes_of
 from slicestream.volumes import seal
 from slicestream.volumes.volume import Window
 
 FORMAT = "1"
-MULTIPLE = 16  # four halvings in the network: rows and columns must divide by it
 _CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -44,23 +44,23 @@ class Model:
     temperature: float
     context: int
     content_hash: str
-    session: Any = field(repr=False)
+    network: Network = field(repr=False)
 
-    def probability(self, image_BCHW: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return probabilities (B, 1, H, W) of windowed images (B, 2 * context + 1, H, W). Raises ModelError.
+    def probabilities(self, images: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+        """Yield, in order, the probabilities (1, 1, H, W) of windowed images (1, 2 * context + 1, H, W).
 
-        H and W are multiples of 16.
+        H and W are multiples of 16 and may differ from image to image. Raises ModelError.
         """
         try:
-            answer = np.asarray(self.session.run(["probability"], {"image": image_BCHW})[0], np.float32)
-            if answer.shape != image_BCHW[:, :1].shape or not np.isfinite(answer).all():
-                raise ValueError(f"answer of shape {answer.shape}, finite: {bool(np.isfinite(answer).all())}")
-        except Exception as error:  # the engine's own exception types share no base
+            for image_BCHW, answer_B1HW in self.network.answers(images):
+                if answer_B1HW.shape != image_BCHW[:, :1].shape:
+                    raise EngineError(f"images of shape {image_BCHW.shape} (answer of shape {answer_B1HW.shape})")
+                yield answer_B1HW
+        except EngineError as error:
             raise ModelError(
-                f"model {self.architecture}: fails on images of shape {image_BCHW.shape} ({_first_line(error)}). "
-                "Lower --batch-size if memory is short, else train the model again."
+                f"model {self.architecture}: fails on {error}. Lower --batch-size if memory is short, else train the "
+                "model again."
             ) from error
-        return answer
 
 
 def available_cores() -> int:
@@ -73,27 +73,31 @@ def available_cores() -> int:
         return cores
 
 
-def load_model(path: Path, *, threads: int) -> Model:
-    """Verify and load. Raises ModelError where the file is damaged or of another make."""
+def load_model(path: Path, *, threads: int, at_once: int = 1, precision: str = "float32") -> Model:
+    """Verify and load, for so many slices at once. Raises ModelError where the file is damaged or of another make."""
     sealed = seal.verify(path)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 4  # what fails is raised; its log lines would double the one clear line
+    with _loading(path):
+        graph = read_graph(path)
+        metadata = metadata_of(graph)
+    _check_ports(path, graph, metadata.get("context", "0"))
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the engine's own exception types share no base
-        raise ModelError(
-            f"{path}: the engine cannot load it ({_first_line(error)}). Fetch or train it again."
-        ) from error
-    metadata = session.get_modelmeta().custom_metadata_map
-    _check_ports(path, session, metadata.get("context", "0"))
-    try:
-        return Model(content_hash=sealed, session=session, **_settings(metadata))
+        settings = _settings(metadata)
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(
             f"{path}: metadata {error} missing or not usable; need a model of format {FORMAT} that "
             "`slicestream train` wrote. Train it again with this version."
         ) from error
+    with _loading(path):
+        network = Network(graph, threads=threads, at_once=at_once, precision=precision)
+    return Model(content_hash=sealed, network=network, **settings)
+
+
+@contextmanager
+def _loading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # the engine's own exception types share no base
+        raise ModelError(f"{path}: the engine cannot load it ({reason(error)}). Fetch or train it again.") from error
 
 
 def _settings(metadata: Mapping[str, str]) -> dict[str, Any]:
@@ -119,22 +123,16 @@ def _settings(metadata: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _check_ports(path: Path, session: Any, context: str) -> None:
+def _check_ports(path: Path, graph: Any, context: str) -> None:
     channels = 2 * int(context) + 1 if context.isdecimal() else 1
     for role, name, ports, wanted in (
-        ("input", "image", session.get_inputs(), channels),
-        ("output", "probability", session.get_outputs(), 1),
+        ("input", "image", graph.inputs, channels),
+        ("output", "probability", graph.outputs, 1),
     ):
-        found = [(port.name, port.type, port.shape) for port in ports]
-        fits = len(found) == 1 and found[0][:2] == (name, "tensor(float)") and len(found[0][2]) == 4
-        # all but the channel may vary
-        if not fits or found[0][2][1] != wanted or any(isinstance(found[0][2][axis], int) for axis in (0, 2, 3)):
-            listed = ", ".join(f"{n} {t} {s}" for n, t, s in found)
+        fits = len(ports) == 1 and shown(ports[0]).startswith(f"{name} f32 ")
+        if not fits or sizes_of(ports[0]) != [None, wanted, None, None]:
+            listed = ", ".join(map(shown, ports))
             raise ModelError(
-                f"{path}: {role} is {listed}; need '{name}' tensor(float) (B, {wanted}, H, W) with B, H and W free. "
+                f"{path}: {role} is {listed}; need {name} f32 [?,{wanted},?,?]: batch, rows and columns free. "
                 "This network is of another architecture: give a model.onnx of `slicestream train`."
             )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -1,12 +1,14 @@
 import json
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
 
 from made import ball, volume
 from slicestream.__main__ import main
+from slicestream.infer import _ahead
 from slicestream.volumes.mask import check_same_volume, read_mask
 from slicestream.volumes.volume import read_volume, write_volume
 from tiny_model import write_hu_model, write_model_of_another_shape, write_random_model
@@ -100,6 +102,22 @@ def test_each_of_several_volumes_gets_its_own_mask(tmp_path, model):
         mask = read_mask(out / path.with_suffix(".mask").name, "mask")
         check_same_volume(path, mask, read_volume(path))
         assert np.array_equal(mask.labels > 0, read_volume(path).hu == 40)
+
+
+def test_one_item_is_worked_on_ahead_of_the_one_in_use_and_no_more():
+    second, begun = threading.Event(), []
+
+    def work(item):
+        begun.append(item)
+        if item == 2:
+            second.set()
+        return -item
+
+    results = _ahead(work, iter(range(1, 7)))
+    assert next(results) == -1
+    assert second.wait(timeout=30)
+    assert begun == [1, 2]
+    assert list(results) == [-2, -3, -4, -5, -6]
 
 
 def test_no_volumes_write_only_the_record(tmp_path, model):

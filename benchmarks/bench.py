@@ -64,9 +64,15 @@ def _measured(comparison: Comparison, args: argparse.Namespace) -> dict[str, Any
 def _chosen(args: argparse.Namespace) -> Iterator[Comparison]:
     """Make the inputs of a file's comparisons only when their turn comes."""
     for file in FILES:
-        if not args.only or any(name.split("-")[0] == file for name in args.only):
-            made = importlib.import_module(f"comparisons.{file}").comparisons(args.size, args.out / "inputs")
-            yield from (one for one in made if not args.only or one.name in args.only or file in args.only)
+        wanted = {name for name in args.only or (file,) if name.split("-")[0] == file}
+        if not wanted:
+            continue
+        for one in importlib.import_module(f"comparisons.{file}").comparisons(args.size, args.out / "inputs"):
+            if one.name in wanted or file in wanted:
+                yield one
+            wanted.discard("" if one.name == file else one.name)
+            if not wanted:
+                break
 
 
 def _arguments() -> argparse.Namespace:

@@ -117,24 +117,21 @@ def trained_model(inputs: Path, matrix: int, width: int, epochs: int) -> Path:
 
 def reference_mask(inputs: Path, model: Path, scan: Path) -> Path:
     """Return what float32, slice by slice, finds in the scan: `mask` after our rules, `over_threshold` before them."""
-    import onnxruntime
-
     from slicestream.inference.model import load_model
+    from slicestream.inference.predict import predict
+    from slicestream.inference.region import whole
     from slicestream.volumes.candidates import LEVELS, CandidateRule, find_candidates
     from slicestream.volumes.lungs import find_lungs
     from slicestream.volumes.volume import read_volume
 
     def make(out: Path) -> None:
         volume, facts = read_volume(scan / "scan.volume"), load_model(model / "model.onnx", threads=1)
-        session = onnxruntime.InferenceSession(model / "model.onnx", providers=["CPUExecutionProvider"])
-        images = (facts.window.scale(hu)[None, None] for hu in volume.hu)
-        answers = [session.run(["probability"], {"image": image})[0][0, 0] for image in images]
-        probability = np.rint(np.stack(answers) * np.float32(LEVELS)).astype(np.uint16)
+        probability = predict(facts, volume.hu, whole(volume.hu.shape))
         rule = CandidateRule(threshold=facts.threshold, min_score=facts.min_score)
         found = find_candidates(probability, volume.geometry, rule=rule, lungs=find_lungs(volume.hu, volume.geometry))
         if not found.candidates:
             raise RuntimeError(f"{model.name} finds nothing in {scan.name}: nothing to compare masks by")
-        over = np.stack(answers) >= facts.threshold
+        over = probability >= facts.threshold * LEVELS
         kept = {"mask": found.labels > 0, "over_threshold": over, "threshold": facts.threshold}
         np.savez_compressed(out / "reference.npz", **kept)
 

@@ -8,6 +8,7 @@ import pytest
 from slicestream.__main__ import main
 from slicestream.inference.model import load_model
 from slicestream.inference.predict import predict
+from slicestream.inference.region import around, whole
 from slicestream.volumes.lungs import find_lungs
 from slicestream.volumes.mask import read_mask
 from slicestream.volumes.volume import read_volume
@@ -39,11 +40,27 @@ def test_all_32_nodules_lie_inside_the_lung_mask(chests):
     assert shares.min() == 1.0
 
 
-def test_batches_and_threads_change_no_bit_on_real_slices(chests, tmp_path):
+@pytest.mark.parametrize("precision", ["auto", "float32"])
+def test_batches_and_threads_change_no_bit_on_real_slices(chests, tmp_path, precision):
     model = write_random_model(tmp_path / "model.onnx")
     hu = min((read_volume(path).hu for path in chests), key=len)
-    one, two = (load_model(model, threads=n) for n in (1, 2))
-    wanted = predict(one, hu, batch_size=1)
+    wanted, *others = (
+        predict(load_model(model, threads=threads, at_once=at_once, precision=precision), hu, whole(hu.shape))
+        for threads, at_once in ((1, 1), (2, 1), (2, 2), (1, 8))
+    )
     assert wanted.max() > wanted.min()
-    for batch_size in (2, 3, 8):
-        assert np.array_equal(predict(two, hu, batch_size=batch_size), wanted)
+    for other in others:
+        assert np.array_equal(other, wanted)
+
+
+def test_the_network_looks_at_all_lungs_and_nodules_and_at_less_than_three_quarters(chests):
+    for path in chests:
+        volume, drawn = read_volume(path), read_mask(path.with_suffix(".reference"), "reference")
+        lungs = find_lungs(volume.hu, volume.geometry)
+        seen = np.zeros(volume.hu.shape, bool)
+        for plane, window in zip(seen, around(lungs, volume.geometry), strict=True):
+            if window:
+                plane[window] = True
+        assert seen[drawn.labels > 0].all()
+        assert lungs.share_inside((~seen).astype(np.uint32), np.bincount((~seen).reshape(-1)))[1] == 0
+        assert 0.2 < seen.mean() < 0.75

@@ -30,7 +30,11 @@ inputs:
     doc: A trained network, model.onnx.
   batch_size:
     type: int?
-    doc: Slices per call of the network; changes speed and memory, not the masks.
+    doc: Slices that the network works on at once; changes speed and memory, not the masks.
+  precision:
+    type: string
+    doc: "What the network computes in: auto (bfloat16 where the CPU has it, else float32) or float32."
+    default: auto
   threshold:
     type: float?
     doc: Probability from which a voxel is nodule, 0 to 1; the model's own if not given.
@@ -85,6 +89,7 @@ steps:
       model: model
       volumes: preprocess/volumes
       batch_size: batch_size
+      precision: precision
       threshold: threshold
       min_score: min_score
       flips: flips

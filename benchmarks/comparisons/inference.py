@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,9 +38,9 @@ SIZES = {
 }
 
 
-def comparisons(size: str, inputs: Path) -> list[Comparison]:
-    """Return one per network."""
-    return [_comparison(work, inputs) for work in SIZES[size]]
+def comparisons(size: str, inputs: Path) -> Iterator[Comparison]:
+    """Yield one per network, each when its turn comes: the models are trained for minutes."""
+    yield from (_comparison(work, inputs) for work in SIZES[size])
 
 
 def _comparison(work: Work, inputs: Path) -> Comparison:
@@ -63,7 +64,7 @@ def _comparison(work: Work, inputs: Path) -> Comparison:
                     *(sys.executable, CONTENDERS / "our_inference.py", model / "model.onnx", scan / "scan.volume"),
                     *(reference, "{work}"),
                 ],
-                libraries=("slicestream", "onnxruntime"),
+                libraries=("slicestream", "openvino"),
             ),
             Contender(name=EAGER, command=[*torch, "eager", *files, str(work.eager)], libraries=("torch",)),
             Contender(name=MONAI, command=[*torch, "monai", *files, str(work.monai)], libraries=("torch", "monai")),

@@ -33,7 +33,7 @@ def comparisons(size: str, inputs: Path) -> list[Comparison]:
                 name=OURS,
                 command=[*ours, "--volumes", scan / "scan.volume", "--out", "{work}"],
                 makes=("*.mask", 1),
-                libraries=("slicestream", "onnxruntime"),
+                libraries=("slicestream", "openvino"),
             ),
             Contender(name=TORCH, command=[*peer, "0.5", "{work}"], makes=("mask.npy", 1), libraries=("torch",)),
         ],
@@ -43,20 +43,23 @@ def comparisons(size: str, inputs: Path) -> list[Comparison]:
 
 
 def _sizes() -> Comparison:
-    script, sources = CONTENDERS / "installed_size.py", ROOT / "steps" / "slicestream"
+    script, sources, slim = CONTENDERS / "installed_size.py", ROOT / "steps" / "slicestream", ROOT / "containers/slim"
     extra = [line for line in requires("slicestream") or () if "extra" not in line or 'extra == "inference"' in line]
     ours = [line.split(";")[0].strip() for line in extra]
     return Comparison(
         name="start-size",
-        how=f"Installed files of {', '.join(ours)} and of torch, numpy, safetensors, with all that each needs; ours "
-        "with the whole of SliceStream. Python itself and the base image, the same in both, are not counted.",
+        how=f"Installed files of {', '.join(ours)} and of torch, numpy, safetensors, with all that each needs, less "
+        "what our images leave out (containers/slim, on both sides); ours with the whole of SliceStream. Python itself "
+        "and the base image, the same in both, are not counted.",
         unit="MB",
         contenders=[
             Contender(
-                name=OURS, command=[sys.executable, script, "--with", sources, *ours], libraries=("onnxruntime",)
+                name=OURS, command=[sys.executable, script, "--with", sources, slim, *ours], libraries=("openvino",)
             ),
             Contender(
-                name=TORCH, command=[PEERS / "python", script, "torch", "numpy", "safetensors"], libraries=("torch",)
+                name=TORCH,
+                command=[PEERS / "python", script, slim, "torch", "numpy", "safetensors"],
+                libraries=("torch",),
             ),
         ],
         claims=[less("installed size for inference", OURS, TORCH, round(1 / 3, 2), fact="mb")],

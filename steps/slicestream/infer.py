@@ -1,7 +1,8 @@
-"""Find candidates in volumes with a model: ONNX on the CPU, one volume in memory at a time.
+"""Find candidates in volumes with a model: ONNX on the CPU, three volumes in memory at most.
 
-Peak memory: about 11 bytes per voxel of the largest volume (HU 2, probability 2, components 4, labels 2, threshold 1),
-or what the network needs for one batch plus 4 of these, whichever is more.
+While the network runs on one, the next is read and the mask of the last is made and written, in a thread each.
+Peak memory: about 11 bytes per voxel of one volume (HU 2, probability 2, components 4, labels 2, threshold 1); of
+several, what the network needs and 17 bytes per voxel of the largest (2 of the next, 4 of this one, 11 of the last).
 """
 
 from __future__ import annotations
@@ -9,27 +10,33 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-import onnxruntime
+from numpy.typing import NDArray
 
 from slicestream.errors import ArtefactError, OptionError
+from slicestream.inference.engine import PRECISIONS, VERSION
 from slicestream.inference.model import Model, available_cores, load_model
 from slicestream.inference.predict import predict
+from slicestream.inference.region import around
 from slicestream.inference.rescore import rescorer
 from slicestream.volumes.artefact import read_header
 from slicestream.volumes.candidates import CandidateRule, find_candidates
-from slicestream.volumes.lungs import find_lungs, no_lungs
+from slicestream.volumes.lungs import Lungs, find_lungs, no_lungs
 from slicestream.volumes.mask import Mask, write_mask
 from slicestream.volumes.record import RunRecord, recorded, tag_of
 from slicestream.volumes.staging import staged
 from slicestream.volumes.volume import Volume, read_volume
 
 CONNECTIVITY = 26
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,8 +52,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--batch-size",
         type=int,
         default=2,
-        help="slices per run of the network: each more of 512 × 512 needs about 0.3 GB, the masks stay the same "
-        "(default 2)",
+        help="slices that the network works on at once, each with its share of the threads: changes speed and memory, "
+        "not the masks (default 2)",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="auto",
+        help="auto: bfloat16 where the CPU has instructions for it, twice as fast, else float32; float32: masks that "
+        "can be compared between workers of different kinds (default auto)",
     )
     _add_rules(parser)
     parser.add_argument("--threads", type=int, help="CPU threads (default: all cores this process may use)")
@@ -99,7 +113,7 @@ def run(args: argparse.Namespace) -> None:
     threads = available_cores() if args.threads is None else args.threads
     _check(args, threads)
     names = _series_of(args.volumes)
-    model = load_model(args.model, threads=threads)
+    model = load_model(args.model, threads=threads, at_once=args.batch_size, precision=args.precision)
     options = _Options(
         rule=CandidateRule(
             threshold=model.threshold if args.threshold is None else args.threshold,
@@ -116,13 +130,10 @@ def run(args: argparse.Namespace) -> None:
         _describe(record, model, options)
         # what the file is called is the caller's business
         record.add_input("model.onnx", model.content_hash, args.model.stat().st_size)
-        for number, path in enumerate(args.volumes, start=1):
-            volume = read_volume(path)
-            record.add_input(f"{volume.id}.volume", volume.content_hash, path.stat().st_size)
-            target = room / f"{volume.id}.mask"
-            progress = _Progress(f"infer: volume {number}/{len(names)}, {len(volume.hu)} slices")
-            record.add_output(target, write_mask(target, _mask(volume, model, options, progress)))
-            record.items += len(volume.hu)
+        for path, case, content_hash in _masks(args.volumes, room, model, options):
+            record.add_input(f"{case.volume.id}.volume", case.volume.content_hash, case.size)
+            record.add_output(path, content_hash)
+            record.items += len(case.volume.hu)
 
 
 def _check(args: argparse.Namespace, threads: int) -> None:
@@ -157,14 +168,54 @@ def _series_of(paths: Sequence[Path]) -> list[str]:
     return list(seen)
 
 
-def _mask(volume: Volume, model: Model, options: _Options, progress: _Progress) -> Mask:
-    probability = predict(
-        model, volume.hu, batch_size=options.batch_size, flips=options.flips, progress=progress.at_slice
-    )
-    lungs = find_lungs(volume.hu, volume.geometry) if options.lung_mask else no_lungs("switched off")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Case:
+    volume: Volume
+    lungs: Lungs
+    size: int  # of the file, bytes
+    progress: _Progress
+
+
+def _masks(paths: Sequence[Path], room: Path, model: Model, options: _Options) -> Iterator[tuple[Path, _Case, str]]:
+    """Write one mask per volume; yield, in order, its path, what it is of and its content hash."""
+
+    def read(numbered: tuple[int, Path]) -> _Case:
+        number, path = numbered
+        volume = read_volume(path)
+        lungs = find_lungs(volume.hu, volume.geometry) if options.lung_mask else no_lungs("switched off")
+        progress = _Progress(f"infer: volume {number}/{len(paths)}, {len(volume.hu)} slices")
+        return _Case(volume=volume, lungs=lungs, size=path.stat().st_size, progress=progress)
+
+    def seen(case: _Case) -> tuple[_Case, NDArray[np.uint16]]:
+        windows = around(case.lungs, case.volume.geometry)
+        case.progress.begin()
+        return case, predict(model, case.volume.hu, windows, flips=options.flips, progress=case.progress.at_slice)
+
+    def written(answer: tuple[_Case, NDArray[np.uint16]]) -> tuple[Path, _Case, str]:
+        case, probability = answer
+        target = room / f"{case.volume.id}.mask"
+        mask = _mask(case.volume, case.lungs, probability, model, options)
+        case.progress.end(f"{len(mask.candidates)} candidates")
+        return target, case, write_mask(target, mask)
+
+    yield from _ahead(written, map(seen, _ahead(read, enumerate(paths, start=1))))
+
+
+def _ahead(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> Iterator[_Result]:
+    """Yield function(item) in order, computed in a thread: one result is ahead of the one in use, no more."""
+    coming: deque[Future[_Result]] = deque()
+    with ThreadPoolExecutor(1) as thread:
+        for item in items:
+            coming.append(thread.submit(function, item))
+            if len(coming) > 1:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
+
+
+def _mask(volume: Volume, lungs: Lungs, probability: NDArray[np.uint16], model: Model, options: _Options) -> Mask:
     rescore = rescorer(model, volume)
     found = find_candidates(probability, volume.geometry, rule=options.rule, lungs=lungs, rescore=rescore)
-    progress.end(f"{len(found.candidates)} candidates")
     return Mask(
         kind="mask",
         id=volume.id,
@@ -181,6 +232,7 @@ def _mask(volume: Volume, model: Model, options: _Options, progress: _Progress) 
             "min_inside": options.rule.min_inside,
             "min_score": options.rule.min_score,
             "flips": options.flips,
+            "precision": model.network.precision,
             "score": "mean probability" if rescore is None else "second network",
             "temperature": options.rule.temperature,
             "lung_mask": lungs.settings(),
@@ -192,7 +244,7 @@ def _mask(volume: Volume, model: Model, options: _Options, progress: _Progress) 
 def _describe(record: RunRecord, model: Model, options: _Options) -> None:
     record.unit = "slices"
     record.device = f"{_cpu_name()}, {options.threads} threads"
-    record.versions |= {"onnxruntime": onnxruntime.__version__, "numpy": np.__version__}
+    record.versions |= {"openvino": VERSION, "numpy": np.__version__}
     record.parameters = _parameters(model, options)
 
 
@@ -205,6 +257,7 @@ def _parameters(model: Model, options: _Options) -> dict[str, Any]:
         "min_score": options.rule.min_score,
         "temperature": options.rule.temperature,
         "flips": options.flips,
+        "precision": model.network.precision,
         "lung_mask": options.lung_mask,
         "batch_size": options.batch_size,
         "threads": options.threads,
@@ -225,9 +278,12 @@ class _Progress:
     """One line on stderr per volume; on a terminal it is rewritten while slices are done, else a line every 30 s."""
 
     def __init__(self, title: str) -> None:
-        self._title = title
+        self._title, self._slices = title, 0
+        self.begin()
+
+    def begin(self) -> None:
+        """Count from now on: it was made when the volume was read."""
         self._begin = self._said = time.monotonic()
-        self._slices = 0
 
     def at_slice(self, done: int) -> None:
         self._slices = done

@@ -3,7 +3,7 @@ import pytest
 
 from slicestream.errors import ModelError
 from slicestream.inference.model import available_cores, load_model
-from slicestream.volumes.seal import verify
+from slicestream.volumes.seal import seal, verify
 from tiny_model import write_hu_model, write_model_of_another_shape, write_random_model
 
 
@@ -37,7 +37,7 @@ def test_model_without_a_threshold_takes_a_half(tmp_path):
         ({"min_score": "1"}, "min_score 1"),
         ({"temperature": "0"}, "temperature 0"),
         ({"context": "near"}, "near"),
-        ({"context": "1"}, r"input is image .*need 'image' tensor\(float\) \(any, 3, any, any\)"),
+        ({"context": "1"}, r"input is image f32 .*need image f32 \[\?,3,\?,\?\]"),
     ],
 )
 def test_metadata_that_cannot_be_used_are_one_clear_line(tmp_path, metadata, message):
@@ -58,8 +58,18 @@ def test_damaged_model_is_refused_by_its_hash(tmp_path):
 
 def test_network_of_another_architecture_is_refused(tmp_path):
     path = write_model_of_another_shape(tmp_path / "model.onnx")
-    with pytest.raises(ModelError, match=r"input is image tensor\(float\) .*need 'image' .* another architecture"):
+    with pytest.raises(ModelError, match=r"input is image f32 \[\?,3,224,224\]; need image .* another architecture"):
         load_model(path, threads=1)
+
+
+@pytest.mark.parametrize(("old", "new"), [(b"MaxPool", b"MaxFool"), (b"\x08\x0a", b"\xff\xff")])
+def test_sealed_file_that_the_engine_cannot_read_is_one_line(tmp_path, capfd, old, new):
+    path = write_random_model(tmp_path / "model.onnx")
+    path.write_bytes(seal(path.read_bytes().replace(old, new, 1)))
+    with pytest.raises(ModelError, match=r"model\.onnx: the engine cannot load it \(.+\)\. Fetch") as caught:
+        load_model(path, threads=1)
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_file_that_is_no_model_is_refused(tmp_path):
@@ -72,8 +82,11 @@ def test_file_that_is_no_model_is_refused(tmp_path):
 
 def test_images_that_the_network_cannot_take_are_a_model_error(tmp_path):
     model = load_model(write_random_model(tmp_path / "model.onnx"), threads=1)
-    with pytest.raises(ModelError, match=r"model tiny: fails on images of shape \(1, 1, 7, 7\)"):
-        model.probability(np.zeros((1, 1, 7, 7), np.float32))
+    with pytest.raises(ModelError, match=r"model tiny: fails on an input of shape \(1, 1, 7, 7\) .*6, 6") as caught:
+        list(model.probabilities([np.zeros((1, 1, 8, 8), np.float32), np.zeros((1, 1, 7, 7), np.float32)]))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ModelError, match=r"fails on an input of shape \(1, 2, 8, 8\) .*incompatible"):
+        list(model.probabilities([np.zeros((1, 2, 8, 8), np.float32)]))
 
 
 def test_cores_are_those_of_the_affinity_or_the_quota(tmp_path, monkeypatch):

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from slicestream import RESEARCH_ONLY
+from slicestream.inference.model import load_model
 from slicestream.learning.model import ModelFacts, write_model
 from slicestream.learning.networks import TwoPath, UNet, build_unet
 from slicestream.volumes.patches import PATCHES
@@ -37,8 +37,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("shape", [(1, 1, 16, 16), (3, 1, 48, 64), (5, 1, 80, 32)])
 def test_onnx_and_torch_agree_at_every_size(folder: Path, shape: tuple[int, ...]) -> None:
     image = np.random.default_rng(0).random(shape, np.float32)
-    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
-    (found,) = session.run(["probability"], {"image": image})
+    model = load_model(folder / "model.onnx", threads=1)
+    found = np.concatenate(list(model.probabilities(image[:, None])))
     with torch.no_grad():
         expected = torch.sigmoid(network()(torch.from_numpy(image)))
     np.testing.assert_allclose(found, expected, atol=1e-4)
@@ -104,16 +104,11 @@ def with_second(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_second_network_lies_in_the_same_file_and_the_first_answers_as_before(folder: Path, with_second: Path) -> None:
-    image = np.random.default_rng(0).random((2, 1, 48, 32), np.float32)
+    image = np.random.default_rng(0).random((1, 1, 48, 32), np.float32)
     patches = np.random.default_rng(1).random((3, *PATCHES), np.float32)
-    one, two = (
-        onnxruntime.InferenceSession(path / "model.onnx", providers=["CPUExecutionProvider"])
-        for path in (folder, with_second)
-    )
-    (alone,) = one.run(["probability"], {"image": image})
-    (beside,) = two.run(["probability"], {"image": image, "patches": patches[:0]})
-    np.testing.assert_array_equal(beside, alone)
-    (scores,) = two.run(["score"], {"image": image[:0], "patches": patches})
+    one, two = (load_model(path / "model.onnx", threads=1) for path in (folder, with_second))
+    np.testing.assert_array_equal(*(next(model.probabilities([image])) for model in (one, two)))
+    scores = two.score(patches)
     with torch.no_grad():
         expected = torch.sigmoid(second()(torch.from_numpy(patches)))
     np.testing.assert_allclose(scores, expected, atol=1e-5)

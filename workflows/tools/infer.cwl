@@ -19,8 +19,13 @@ inputs:
     inputBinding: {prefix: --volumes}
   batch_size:
     type: int?
-    doc: Slices per call of the network; changes speed and memory, not the masks.
+    doc: Slices that the network works on at once; changes speed and memory, not the masks.
     inputBinding: {prefix: --batch-size}
+  precision:
+    type: string
+    doc: "What the network computes in: auto (bfloat16 where the CPU has it, else float32) or float32."
+    default: auto
+    inputBinding: {prefix: --precision}
   threshold:
     type: float?
     doc: Probability from which a voxel is nodule, 0 to 1; the model's own if not given.

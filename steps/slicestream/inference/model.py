@@ -1,26 +1,27 @@
-"""A model.onnx, verified and ready to run. Why ONNX Runtime: docs/decisions/0002-inference-engine.md."""
+"""A model.onnx, verified and ready to run."""
 
 from __future__ import annotations
 
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from slicestream.errors import ModelError
+from slicestream.inference.engine import EngineError, Network, metadata_of, part_of, read_graph, reason, shown
 from slicestream.volumes import seal
 from slicestream.volumes.patches import PATCHES
 from slicestream.volumes.volume import Window
 
 FORMAT = "1"
-MULTIPLE = 16  # four halvings in the network: rows and columns must divide by it
+FIRST, SECOND = ("image", "probability"), ("patches", "score")  # input and output of each network
 _CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -37,6 +38,7 @@ class Model:
     context : neighbouring slices on either side that it sees as further channels
     reach_mm : how far along the slices its second network looks, which scores candidates anew; None where it has none
     content_hash : what masks made with it are bound to
+    network, second : ready to run; the second one computes in float32 everywhere
     """
 
     architecture: str
@@ -47,39 +49,38 @@ class Model:
     context: int
     reach_mm: float | None
     content_hash: str
-    session: Any = field(repr=False)
+    network: Network = field(repr=False)
+    second: Network | None = field(repr=False)
 
-    def probability(self, image_BCHW: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return probabilities (B, 1, H, W) of windowed images (B, 2 * context + 1, H, W). Raises ModelError.
+    def probabilities(self, images: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+        """Yield, in order, the probabilities (1, 1, H, W) of windowed images (1, 2 * context + 1, H, W).
 
-        H and W are multiples of 16.
+        H and W are multiples of 16 and may differ from image to image. Raises ModelError.
         """
-        ports = {"image": image_BCHW}
-        if self.reach_mm is not None:
-            ports["patches"] = np.zeros((0, *PATCHES), np.float32)  # one graph, two networks: none for the other
-        return self._run("probability", ports, image_BCHW[:, :1].shape)
+        with self._answering():
+            for image_BCHW, answer_B1HW in self.network.answers(images):
+                if answer_B1HW.shape != image_BCHW[:, :1].shape:
+                    raise EngineError(f"an input of shape {image_BCHW.shape} (answer of shape {answer_B1HW.shape})")
+                yield answer_B1HW
 
     def score(self, patches_NSKDHW: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return what the second network says of windowed patches, (N,). Raises ModelError."""
-        none = np.zeros((0, 2 * self.context + 1, MULTIPLE, MULTIPLE), np.float32)
-        return self._run("score", {"image": none, "patches": patches_NSKDHW}, patches_NSKDHW.shape[:1])
+        assert self.second is not None
+        with self._answering():
+            ((_, scores_N),) = self.second.answers([patches_NSKDHW])
+            if scores_N.shape != patches_NSKDHW.shape[:1]:
+                raise EngineError(f"an input of shape {patches_NSKDHW.shape} (answer of shape {scores_N.shape})")
+        return scores_N
 
-    def _run(
-        self, output: str, ports: Mapping[str, NDArray[np.float32]], shape: tuple[int, ...]
-    ) -> NDArray[np.float32]:
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
         try:
-            answer = np.asarray(self.session.run([output], ports)[0], np.float32)
-            if answer.shape != shape or not np.isfinite(answer).all():
-                raise ValueError(f"answer of shape {answer.shape}, finite: {bool(np.isfinite(answer).all())}")
-        except Exception as error:  # the engine's own exception types share no base
-            given = f"images of shape {ports['image'].shape}"
-            if not ports["image"].size:
-                given = f"patches of shape {ports['patches'].shape}"
+            yield
+        except EngineError as error:
             raise ModelError(
-                f"model {self.architecture}: fails on {given} ({_first_line(error)}). "
-                "Lower --batch-size if memory is short, else train the model again."
+                f"model {self.architecture}: fails on {error}. Lower --batch-size if memory is short, else train the "
+                "model again."
             ) from error
-        return answer
 
 
 def available_cores() -> int:
@@ -92,27 +93,34 @@ def available_cores() -> int:
         return cores
 
 
-def load_model(path: Path, *, threads: int) -> Model:
-    """Verify and load. Raises ModelError where the file is damaged or of another make."""
+def load_model(path: Path, *, threads: int, at_once: int = 1, precision: str = "float32") -> Model:
+    """Verify and load, for so many slices at once. Raises ModelError where the file is damaged or of another make."""
     sealed = seal.verify(path)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 4  # what fails is raised; its log lines would double the one clear line
+    with _loading(path):
+        graph = read_graph(path)
+        metadata = metadata_of(graph)
+    _check_ports(path, graph, metadata.get("context", "0"), reduces="reach_mm" in metadata)
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the engine's own exception types share no base
-        raise ModelError(
-            f"{path}: the engine cannot load it ({_first_line(error)}). Fetch or train it again."
-        ) from error
-    metadata = session.get_modelmeta().custom_metadata_map
-    _check_ports(path, session, metadata.get("context", "0"), reduces="reach_mm" in metadata)
-    try:
-        return Model(content_hash=sealed, session=session, **_settings(metadata))
+        settings = _settings(metadata)
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(
             f"{path}: metadata {error} missing or not usable; need a model of format {FORMAT} that "
             "`slicestream train` wrote. Train it again with this version."
         ) from error
+    with _loading(path):
+        network = Network(part_of(graph, *FIRST), threads=threads, at_once=at_once, precision=precision)
+        second = None
+        if settings["reach_mm"] is not None:
+            second = Network(part_of(graph, *SECOND), threads=threads, at_once=1, precision="float32")
+    return Model(content_hash=sealed, network=network, second=second, **settings)
+
+
+@contextmanager
+def _loading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # the engine's own exception types share no base
+        raise ModelError(f"{path}: the engine cannot load it ({reason(error)}). Fetch or train it again.") from error
 
 
 def _settings(metadata: Mapping[str, str]) -> dict[str, Any]:
@@ -142,27 +150,22 @@ def _settings(metadata: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _check_ports(path: Path, session: Any, context: str, *, reduces: bool) -> None:
+def _check_ports(path: Path, graph: Any, context: str, *, reduces: bool) -> None:
     """Raise ModelError unless the ports are those of a segmentation network and, where one `reduces`, of the second."""
     channels = 2 * int(context) + 1 if context.isdecimal() else 1
-    inputs: dict[str, tuple[int | None, ...]] = {"image": (None, channels, None, None)}
-    outputs: dict[str, tuple[int | None, ...]] = {"probability": (None, 1, None, None)}
+    inputs: dict[str, list[int | None]] = {"image": [None, channels, None, None]}
+    outputs: dict[str, list[int | None]] = {"probability": [None, 1, None, None]}
     if reduces:
-        inputs["patches"], outputs["score"] = (None, *PATCHES), (None,)
-    for role, wanted, ports in (("input", inputs, session.get_inputs()), ("output", outputs, session.get_outputs())):
-        found = {port.name: tuple(n if isinstance(n, int) else None for n in port.shape) for port in ports}
-        if found != wanted or any(port.type != "tensor(float)" for port in ports):
-            listed = ", ".join(f"{port.name} {port.type} {port.shape}" for port in ports)
-            needed = ", ".join(f"'{name}' tensor(float) {_shape(shape)}" for name, shape in wanted.items())
+        inputs["patches"], outputs["score"] = [None, *PATCHES], [None]
+    for role, wanted, ports in (("input", inputs, graph.inputs), ("output", outputs, graph.outputs)):
+        needed = {f"{name} f32 {_sizes(shape)}" for name, shape in wanted.items()}
+        found = {shown(port) for port in ports}
+        if found != needed:
             raise ModelError(
-                f"{path}: {role} is {listed}; need {needed}. "
+                f"{path}: {role} is {', '.join(sorted(found))}; need {', '.join(sorted(needed))}, ? being free. "
                 "This network is of another architecture: give a model.onnx of `slicestream train`."
             )
 
 
-def _shape(shape: tuple[int | None, ...]) -> str:
-    return f"({', '.join('any' if n is None else str(n) for n in shape)})"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+def _sizes(shape: list[int | None]) -> str:
+    return f"[{','.join('?' if size is None else str(size) for size in shape)}]"

@@ -1,15 +1,16 @@
-"""A volume through a network, slice by slice in batches of one fixed shape."""
+"""A volume through a network, slice by slice, where it has to look."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from slicestream.inference.model import MULTIPLE, Model
+from slicestream.inference.model import Model
+from slicestream.inference.region import Window2D
 from slicestream.volumes.candidates import LEVELS
-from slicestream.volumes.volume import AIR_HU, Window
+from slicestream.volumes.volume import AIR_HU
 
 Progress = Callable[[int], None]
 FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3))
@@ -18,42 +19,41 @@ FLIPS: tuple[tuple[int, ...], ...] = ((), (2,), (3,), (2, 3))
 def predict(
     model: Model,
     hu: NDArray[np.int16],
+    windows: Sequence[Window2D | None],
     *,
-    batch_size: int,
     flips: bool = False,
     progress: Progress = lambda _: None,
 ) -> NDArray[np.uint16]:
     """Return the probability of nodule, uint16 in steps of 1/65535, shape of `hu` (slice, row, column).
 
-    Batches have one shape: the last is filled with air slices, rows and columns are filled with air to a multiple of
-    16. A model that sees neighbours gets them as channels, beyond the ends the first and the last slice again. With
-    `flips` four answers are averaged: as is, mirrored along rows, along columns, along both. `progress` is told the
-    number of slices done.
+    Each slice is looked at in its window; without one, and outside, the probability is 0. What a window has beyond the
+    slice is air. A model that sees neighbours gets them as channels, beyond the ends the first and the last slice
+    again. With `flips` four answers are averaged: as is, mirrored along rows, along columns, along both. `progress` is
+    told the number of slices done.
     """
-    slices, rows, columns = hu.shape
-    probability = np.empty(hu.shape, np.uint16)
-    for first in range(0, slices, batch_size):
-        part = hu[first : first + batch_size]
-        around = np.arange(first, first + len(part))[:, None] + np.arange(-model.context, model.context + 1)
-        image_BCHW = _filled(model.window, hu[np.clip(around, 0, slices - 1)], batch_size)
-        answer_B1HW = _over_flips(model, image_BCHW) if flips else model.probability(image_BCHW)
-        kept = np.clip(answer_B1HW[: len(part), 0, :rows, :columns], 0.0, 1.0)
-        probability[first : first + len(part)] = np.rint(kept * np.float32(LEVELS))
-        progress(first + len(part))
+    probability = np.zeros(hu.shape, np.uint16)
+    seen = [(k, window) for k, window in enumerate(windows) if window]
+    copies = FLIPS if flips else FLIPS[:1]
+    answers = model.probabilities(_images(model, hu, seen, copies))
+    for k, (rows, columns) in seen:
+        there = probability[k, rows, columns]
+        mean_B1HW = np.asarray(sum(np.flip(next(answers), axes) for axes in copies) / np.float32(len(copies)))
+        kept = np.clip(mean_B1HW[0, 0, : there.shape[0], : there.shape[1]], 0.0, 1.0)
+        there[:] = np.rint(kept * np.float32(LEVELS))
+        progress(k + 1)
+    progress(len(hu))
     return probability
 
 
-def _filled(window: Window, hu: NDArray[np.int16], batch_size: int) -> NDArray[np.float32]:
-    slices, channels, rows, columns = hu.shape
-    shape = (batch_size, channels, -(-rows // MULTIPLE) * MULTIPLE, -(-columns // MULTIPLE) * MULTIPLE)
-    image = np.full(shape, window.scale(np.array([AIR_HU]))[0], np.float32)
-    image[:slices, :, :rows, :columns] = window.scale(hu)
-    return image
-
-
-def _over_flips(model: Model, image_BCHW: NDArray[np.float32]) -> NDArray[np.float32]:
-    total = np.zeros_like(image_BCHW[:, :1])
-    for axes in FLIPS:
-        mirrored = np.ascontiguousarray(np.flip(image_BCHW, axes))
-        total += np.flip(model.probability(mirrored), axes)
-    return total / np.float32(len(FLIPS))
+def _images(
+    model: Model, hu: NDArray[np.int16], seen: Sequence[tuple[int, Window2D]], copies: Sequence[tuple[int, ...]]
+) -> Iterator[NDArray[np.float32]]:
+    """Yield (1, channel, row, column) of each slice in its window, between its neighbours, in all mirrored copies."""
+    air = model.window.scale(np.array([AIR_HU]))[0]
+    for k, window in seen:
+        around = np.clip(np.arange(k - model.context, k + model.context + 1), 0, len(hu) - 1)
+        part = hu[around, *window]
+        image = np.full((1, len(around), *(side.stop - side.start for side in window)), air, np.float32)
+        image[0, :, : part.shape[1], : part.shape[2]] = model.window.scale(part)
+        for axes in copies:
+            yield np.ascontiguousarray(np.flip(image, axes))

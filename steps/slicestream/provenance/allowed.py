@@ -34,7 +34,7 @@ _PARAMETERS = frozenset(
         *("seed", "fractions"),  # split
         *("recipe", "compile", "processes", "images_per_second"),  # train
         *("architecture", "window_hu", "threshold", "min_diameter_mm", "min_score", "flips", "lung_mask"),  # infer
-        *("batch_size", "threads"),
+        *("batch_size", "threads", "precision"),
         "split",  # evaluate
         *("overlays_per_series", "segmentation", "captures", "nifti"),  # export
         "most_mb",  # view

@@ -98,7 +98,7 @@ def find_candidates(
     table[kept] = np.arange(1, len(kept) + 1)
     labels = np.empty(components.shape, np.uint16)
     for out, plane in zip(labels, components, strict=True):  # slice by slice: no second copy in a wide type
-        np.take(table, plane, out=out)
+        np.take(table, plane, out=out, mode="clip")  # no label is over the table's; "raise" would copy each slice
     found = tuple(
         Candidate(label=new, score=round(float(scores[old]), 6), voxels=int(voxels[old]))
         for new, old in enumerate(kept, start=1)
@@ -121,9 +121,8 @@ def middles(labels: NDArray[Any]) -> NDArray[np.float64]:
 def _counts(components: NDArray[Any]) -> NDArray[np.int64]:
     total = np.zeros(int(components.max(initial=0)) + 1, np.int64)
     for plane in components:
-        counts = np.bincount(plane.reshape(-1))
+        counts = np.bincount(plane[plane > 0])
         total[: len(counts)] += counts
-    total[0] = 0
     return total
 
 

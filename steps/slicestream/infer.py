@@ -130,10 +130,10 @@ def run(args: argparse.Namespace) -> None:
         _describe(record, model, options)
         # what the file is called is the caller's business
         record.add_input("model.onnx", model.content_hash, args.model.stat().st_size)
-        for path, case, content_hash in _masks(args.volumes, room, model, options):
-            record.add_input(f"{case.volume.id}.volume", case.volume.content_hash, case.size)
-            record.add_output(path, content_hash)
-            record.items += len(case.volume.hu)
+        for done in _masks(args.volumes, room, model, options):
+            record.add_input(f"{done.path.stem}.volume", done.volume_hash, done.volume_size)
+            record.add_output(done.path, done.content_hash)
+            record.items += done.slices
 
 
 def _check(args: argparse.Namespace, threads: int) -> None:
@@ -176,8 +176,17 @@ class _Case:
     progress: _Progress
 
 
-def _masks(paths: Sequence[Path], room: Path, model: Model, options: _Options) -> Iterator[tuple[Path, _Case, str]]:
-    """Write one mask per volume; yield, in order, its path, what it is of and its content hash."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Written:
+    path: Path
+    content_hash: str
+    volume_hash: str
+    volume_size: int
+    slices: int
+
+
+def _masks(paths: Sequence[Path], room: Path, model: Model, options: _Options) -> Iterator[_Written]:
+    """Write one mask per volume, in order. What is yielded holds no voxels: the volume is to go from memory."""
 
     def read(numbered: tuple[int, Path]) -> _Case:
         number, path = numbered
@@ -191,12 +200,18 @@ def _masks(paths: Sequence[Path], room: Path, model: Model, options: _Options) -
         case.progress.begin()
         return case, predict(model, case.volume.hu, windows, flips=options.flips, progress=case.progress.at_slice)
 
-    def written(answer: tuple[_Case, NDArray[np.uint16]]) -> tuple[Path, _Case, str]:
+    def written(answer: tuple[_Case, NDArray[np.uint16]]) -> _Written:
         case, probability = answer
         target = room / f"{case.volume.id}.mask"
         mask = _mask(case.volume, case.lungs, probability, model, options)
         case.progress.end(f"{len(mask.candidates)} candidates")
-        return target, case, write_mask(target, mask)
+        return _Written(
+            path=target,
+            content_hash=write_mask(target, mask),
+            volume_hash=case.volume.content_hash,
+            volume_size=case.size,
+            slices=len(case.volume.hu),
+        )
 
     yield from _ahead(written, map(seen, _ahead(read, enumerate(paths, start=1))))
 

@@ -76,7 +76,7 @@ def read_pixels(path: Path, header: FileHeader) -> DataElement | None:
             content = inflated(content)[header.pixels_at :]
         implicit, little = header.dataset.original_encoding
         try:
-            for element, _ in Elements(content, little=bool(little)).until(_never, implicit=bool(implicit)):
+            for element, _ in Elements(memoryview(content), little=bool(little)).until(_never, implicit=bool(implicit)):
                 if element.tag == _PIXEL_DATA:
                     return _pixels(element, path)
         except CutError:

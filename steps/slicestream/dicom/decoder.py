@@ -61,7 +61,7 @@ class Decoder:
         self._limits = (memory_bytes, seconds)
         self._child: subprocess.Popen[bytes] | None = None
 
-    def decode(self, frame: Frame, data: bytes, path: Path) -> NDArray[np.integer]:
+    def decode(self, frame: Frame, data: bytes | memoryview, path: Path) -> NDArray[np.integer]:
         """Return the stored values, (row, column), of the encapsulated `data`. Raises SeriesError naming `path`."""
         if frame.syntax not in PLUGINS:
             raise SeriesError(
@@ -102,7 +102,7 @@ class Decoder:
                 with suppress(OSError):
                     pipe.close()  # type: ignore[union-attr]  # both were asked for
 
-    def _asked(self, frame: Frame, data: bytes) -> tuple[dict[str, Any], bytearray]:
+    def _asked(self, frame: Frame, data: bytes | memoryview) -> tuple[dict[str, Any], bytearray]:
         if self._child is not None and self._child.poll() is not None:
             self.close()  # it went while it had nothing to do, so by no image's fault
         child = self._child or self._started()

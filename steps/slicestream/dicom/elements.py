@@ -33,7 +33,7 @@ class Elements:
     at : first byte of the element that was yielded last; after the last one, of what follows
     """
 
-    def __init__(self, content: bytes, at: int = 0, *, little: bool = True) -> None:
+    def __init__(self, content: bytes | memoryview, at: int = 0, *, little: bool = True) -> None:
         order = "<" if little else ">"
         self.at, self._content, self._little, self._left = at, content, little, _MOST_ELEMENTS
         self._explicit = struct.Struct(f"{order}HH2sH").unpack_from
@@ -42,7 +42,7 @@ class Elements:
 
     def implicit(self, at: int) -> bool:
         """Tell whether the element at a place has no VR: a header may say otherwise than its file does."""
-        return not self._content[at + 4 : at + 6].isalpha()
+        return not bytes(self._content[at + 4 : at + 6]).isalpha()
 
     def until(self, stop: Callable[[int], bool], *, implicit: bool) -> Iterator[tuple[RawDataElement, int]]:
         """Yield each element before a tag to stop at, and where it ends; a last value may be cut short.

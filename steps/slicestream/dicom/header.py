@@ -56,11 +56,13 @@ def read_header(path: Path) -> FileHeader:
     with telling(path), opened(path) as (stream, size):
         content = b""
         while True:
-            content += stream.read(min(_MORE * len(content), MOST_BYTES) or _FIRST_BYTES)
+            more = stream.read(min(_MORE * len(content), MOST_BYTES) or _FIRST_BYTES)
+            content += more
+            whole = not more or len(content) >= size
             try:
-                return _header(content, whole=len(content) >= size)
+                return _header(content, path, whole=whole)
             except CutError as error:
-                if len(content) >= size:
+                if whole:
                     raise EOFError(str(error)) from error
                 if len(content) >= MOST_BYTES:
                     raise TooMuchError(f"over {MOST_BYTES >> 20} MiB in one file") from error
@@ -76,7 +78,7 @@ def read_pixels(path: Path, header: FileHeader) -> DataElement | None:
             content = inflated(content)[header.pixels_at :]
         implicit, little = header.dataset.original_encoding
         try:
-            for element, _ in Elements(content, little=bool(little)).until(_never, implicit=bool(implicit)):
+            for element, _ in Elements(memoryview(content), little=bool(little)).until(_never, implicit=bool(implicit)):
                 if element.tag == _PIXEL_DATA:
                     return _pixels(element, path)
         except CutError:
@@ -93,14 +95,14 @@ def _pixels(element: RawDataElement, path: Path) -> DataElement:
     return DataElement(element.tag, element.VR or "OW", element.value, already_converted=True)
 
 
-def _header(content: bytes, *, whole: bool) -> FileHeader:
+def _header(content: bytes, path: Path, *, whole: bool) -> FileHeader:
     """Return the header in the first bytes of a file, or in all of it. Raises CutError where there are too few."""
     if content[_META - 4 : _META] != b"DICM":
         raise InvalidDicomError
-    walk = Elements(content, _META)
+    preamble, walk = content[: _META - 4], Elements(content, _META)
     meta = FileMetaDataset({element.tag: element for element, _ in walk.until(_after_meta, implicit=False)})
     meta.set_original_encoding(False, True, default_encoding)
-    syntax, deflated_at = optional(meta, "TransferSyntaxUID", Path()), 0
+    syntax, deflated_at = optional(meta, "TransferSyntaxUID", path), 0
     if syntax == DeflatedExplicitVRLittleEndian:
         if not whole:
             raise CutError
@@ -111,7 +113,7 @@ def _header(content: bytes, *, whole: bool) -> FileHeader:
     found, encoded = _kept(walk, content, implicit=implicit, whole=whole)
     dataset, charset = Dataset(found), found.get(_CHARSET)
     dataset.set_original_encoding(implicit, little, _encodings(charset) if charset else default_encoding)
-    dataset.file_meta, dataset.preamble = meta, content[: _META - 4]
+    dataset.file_meta, dataset.preamble = meta, preamble
     return FileHeader(dataset=dataset, encoded=encoded if little else b"", pixels_at=walk.at, deflated_at=deflated_at)
 
 

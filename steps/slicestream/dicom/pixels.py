@@ -17,6 +17,9 @@ from slicestream.errors import SeriesError
 from slicestream.volumes.volume import AIR_HU
 
 _HIGHEST_HU = 32767
+_ROWS = (
+    16  # looked up at a time: numpy makes each index eight bytes, and memory that is given back costs more than that
+)
 _MOST_PIXELS = 1 << 24  # 4096 x 4096; CT has up to 2048 x 2048
 
 
@@ -46,7 +49,11 @@ def hounsfield(image: Dataset, path: Path, out: NDArray[np.int16] | None = None)
     raw = _decoded(image, cells, path)
     meaning = _Meaning(dtype=raw.dtype.str, cells=cells, slope=slope, intercept=intercept)
     # every value that a cell can hold is worked out once; a slice is then looked up, in range by its type
-    return _table(meaning).take(raw.view(f"u{raw.dtype.itemsize}"), out=out, mode="clip")
+    table, index = _table(meaning), raw.view(f"u{raw.dtype.itemsize}")
+    hu = np.empty(index.shape, np.int16) if out is None else out
+    for row in range(0, len(hu), _ROWS):
+        table.take(index[row : row + _ROWS], out=hu[row : row + _ROWS], mode="clip")
+    return hu
 
 
 def check_plain_grey(image: Dataset, path: Path) -> None:
@@ -140,7 +147,7 @@ def _decoded(image: Dataset, cells: _Cells, path: Path) -> NDArray[np.integer]:
     if not 0 < rows * columns <= _MOST_PIXELS:
         raise SeriesError(f"{path}: {rows} x {columns} pixels; damaged. Leave the series out.")
     data = needed(image, "PixelData", path)
-    if not isinstance(data, bytes):
+    if not isinstance(data, bytes | memoryview):
         raise SeriesError(
             f"{path}: PixelData is no bytes (its value representation is another); damaged. Fetch it again."
         )
@@ -163,7 +170,7 @@ def _decoded(image: Dataset, cells: _Cells, path: Path) -> NDArray[np.integer]:
         )
     number = np.dtype(f"{'i' if cells.signed else 'u'}{cells.allocated // 8}")
     if syntax == ExplicitVRBigEndian and (cells.allocated == 16 or image["PixelData"].VR == "OW"):  # words of two bytes
-        pixels = np.frombuffer(data + bytes(len(data) % 2), ">u2").astype("<u2").view(number)
+        pixels = np.frombuffer(bytes(data) + bytes(len(data) % 2), ">u2").astype("<u2").view(number)
     else:
         pixels = np.frombuffer(data, number, rows * columns)
     return pixels[: rows * columns].reshape(size)

@@ -96,11 +96,13 @@ class ScalePath(nn.Module):
         )
 
     def forward(self, patch_BKDHW: Tensor) -> Tensor:
-        """Bx2xDxHxW, HU in [0, 1] and 1 where known, to BxF: mean and maximum of each of the last channels."""
+        """Bx2xDxHxW, HU in [0, 1] and 1 where known, to BxF: of the last channels mean of the middle, and maximum."""
         # Along the slices there is little to see: they are halved once.
         halved_HW = functional.max_pool3d(self.stages[0](patch_BKDHW), (1, 2, 2))
         features = self.stages[2](functional.max_pool3d(self.stages[1](halved_HW), 2))
-        return torch.cat((features.mean((2, 3, 4)), features.amax((2, 3, 4))), dim=1)
+        plane, row, column = (slice(n // 2 - 1, n // 2 + 1) for n in features.shape[2:])
+        middle = features[:, :, plane, row, column]  # a candidate lies there, other structures all around
+        return torch.cat((middle.mean((2, 3, 4)), features.amax((2, 3, 4))), dim=1)
 
 
 class TwoPath(nn.Module):

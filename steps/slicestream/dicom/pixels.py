@@ -17,9 +17,7 @@ from slicestream.errors import SeriesError
 from slicestream.volumes.volume import AIR_HU
 
 _HIGHEST_HU = 32767
-_ROWS = (
-    16  # looked up at a time: numpy makes each index eight bytes, and memory that is given back costs more than that
-)
+_ROWS = 16  # looked up at a time: numpy makes each index eight bytes, and so many fit the cache
 _MOST_PIXELS = 1 << 24  # 4096 x 4096; CT has up to 2048 x 2048
 
 

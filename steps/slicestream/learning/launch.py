@@ -115,6 +115,7 @@ def launch(work: Callable[[Any, Member], None], args: Any, *, processes: int, no
 
 
 def _take_part(work: Callable[[Any, Member], None], args: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the launcher tells of Ctrl-C
     try:
         work(args, Member.launched())
     except SliceStreamError:

@@ -12,11 +12,16 @@ from pydicom.dataelem import DataElement
 from pydicom.tag import BaseTag
 
 from ct_files import ct_slice
+from slicestream.dicom.files import text_of
 from slicestream.dicom.header import read_header, read_pixels
 from slicestream.dicom.identity import part10_files
 from slicestream.errors import StudyError
 
 CARRIED = Path(pydicom.__file__).parent / "data" / "test_files"
+_SEQUENCE = (
+    b"\x01\x7f\x10\x00SQ\x00\x00\xff\xff\xff\xff" + b"\xfe\xff\x00\xe0\xff\xff\xff\xff"
+)  # and an item, both open
+_EMPTY_ITEM = b"\xfe\xff\x00\xe0\x00\x00\x00\x00"
 
 
 def as_pydicom_reads_it(path: Path | io.BytesIO) -> dict[BaseTag, DataElement]:
@@ -74,6 +79,36 @@ def test_nothing_of_overlays_curves_and_icons_is_kept(tmp_path: Path) -> None:
     assert mark in path.read_bytes()
     assert mark not in kept
     assert dcmread(io.BytesIO(kept)).PatientName == "Test^Patient"
+
+
+def test_a_sequence_where_text_belongs_is_one_line(tmp_path: Path) -> None:
+    path, inner = ct_slice(tmp_path / "a", z_mm=0), Dataset()
+    image = dcmread(path)
+    inner.add(DataElement(0x00091001, "UN", b"odd"))
+    del image.ImageType
+    image.add(DataElement(0x00080008, "SQ", [inner]))
+    image.save_as(path)
+    for header in (read_header(path).dataset, dcmread(path)):
+        with pytest.raises(
+            StudyError, match=r"a: ImageType cannot be read \(a sequence\); damaged\. Fetch the file again\."
+        ):
+            text_of(header, "ImageType", path)
+
+
+@pytest.mark.parametrize(
+    ("inner", "said"),
+    [
+        (_SEQUENCE * 5_000, "truncated or damaged"),
+        (_SEQUENCE[:12] + _EMPTY_ITEM * 400_000, "too many elements in one file"),
+    ],
+    ids=["deep", "wide"],
+)
+def test_sequences_made_to_do_harm_are_one_line(tmp_path: Path, inner: bytes, said: str) -> None:
+    path = ct_slice(tmp_path / "a", z_mm=0, PixelData=None)
+    with path.open("ab") as stream:
+        stream.write(inner)
+    with pytest.raises(StudyError, match=said):
+        read_header(path)
 
 
 def outcome(path: Path) -> str:

@@ -68,9 +68,7 @@ class Elements:
 
     def _start(self, at: int, implicit: bool) -> tuple[int, str | None, int, int]:
         """Return tag, VR (None where there is none), first byte and length of the value."""
-        self._left -= 1
-        if self._left < 0:
-            raise TooMuchError("too many elements in one file")
+        self._count()
         group, number, letters, length = self._explicit(self._content, at)
         tag = group << 16 | number
         vr = None if implicit else _VRS.get(letters) or _unknown(letters)
@@ -80,9 +78,15 @@ class Elements:
             return tag, vr, at + 12, self._long(self._content, at + 8)[0]
         return tag, vr, at + 8, length
 
+    def _count(self) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise TooMuchError("too many elements in one file")
+
     def _after_items(self, at: int, implicit: bool) -> int:
         """Return where the items that begin at a place, and what ends them, end."""
         while True:
+            self._count()
             group, number, length = self._implicit(self._content, at)
             tag, at = group << 16 | number, at + 8
             if tag == _SEQUENCE_END:

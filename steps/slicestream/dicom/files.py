@@ -151,6 +151,8 @@ def optional(dataset: Dataset, name: str, path: Path) -> Any:
     tag = _tag(name)
     try:
         element: Any = dataset.get_item(tag)
+        if element is not None and element.VR == "SQ" and dictionary_VR(tag) != "SQ":
+            raise ValueError("a sequence")
         if not isinstance(element, RawDataElement) or tag in PIXELS:
             return dataset.get(name)
         vr = dictionary_VR(tag) if element.VR in (None, "UN") else element.VR

@@ -135,6 +135,14 @@ def members(data: bytes) -> Iterator[bytes]:
             yield zlib.decompressobj(47).decompress(whole[match.start() :])
         except zlib.error:
             continue
-    frames = data.find(b"b2frame\0")
-    if frames >= 2 and frames < 16:
-        yield bytes(blosc2.ndarray_from_cframe(data)[:].tobytes())
+    yield b"".join(chunks(whole))
+
+
+def chunks(data: memoryview) -> Iterator[bytes]:
+    """Yield what the Blosc2 chunks hold that `data` begins with, as those of an array follow one another."""
+    while len(data) >= 32 and data[0] == 5 and not data[31] & ~0x70:  # version of the format; flags as artefacts have
+        length = blosc2.get_cbuffer_sizes(data[:32])[1]
+        if not 32 <= length <= len(data):
+            return
+        yield bytes(blosc2.decompress2(data[:length]))
+        data = data[length:]

@@ -1,12 +1,15 @@
 """Ours: `slicestream preprocess`, all of it, in one process or a share each in several.
 
-python our_preprocess.py COHORT OUT PROCESSES
+python our_preprocess.py COHORT OUT PROCESSES [CORES]
+
+With CORES each process, and what it starts, is held to so many cores.
 """
 
 from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import sys
 from pathlib import Path
 
@@ -14,17 +17,23 @@ from stopwatch import timed
 
 import slicestream.preprocess  # noqa: F401  imported before the time is taken, as the peers' libraries are
 from slicestream.__main__ import main
+from slicestream.dicom.decoder import shared_decoder
 
 
 def share(cohort: Path, out: Path, number: int, count: int) -> None:
     """Do one share; the exit code is the step's."""
+    if cores:
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[(number - 1) * cores : number * cores])
     out.mkdir(parents=True)
     (out / "key").write_text("a key for comparisons only\n")
     words = ["--cohort", cohort, "--pseudonym-key", out / "key", "--share", f"{number}/{count}", "--out", out / "made"]
-    sys.exit(main(["preprocess", *map(str, words)]))
+    status = main(["preprocess", *map(str, words)])
+    shared_decoder().close()  # so that its CPU time is counted as ours
+    sys.exit(status)
 
 
 cohort, out, processes = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+cores = int(sys.argv[4]) if len(sys.argv) > 4 else 0
 slices = sum(1 for path in cohort.rglob("*.dcm"))
 with timed(slices):
     jobs = [

@@ -95,7 +95,10 @@ def test_a_mark_is_found_plain_coded_hashed_and_packed() -> None:
             assert search(gzip.compress(b"before" + hidden), wanted)
     assert search(hashlib.sha1(b"Someone^Else").hexdigest()[:16].encode(), wanted)
     text = np.frombuffer(PLAIN[0].encode().ljust(64), np.int16)
-    assert search(bytes(blosc2.asarray(np.tile(text, 1000)).to_cframe()), wanted)
+    packed = blosc2.compress2(np.tile(text, 1000), typesize=2, filters=[blosc2.Filter.BITSHUFFLE])
+    assert PLAIN[0].encode() not in packed
+    assert search(packed, wanted)
+    assert search(blosc2.compress2(np.arange(5000)) + packed, wanted)
     assert not search(b"nothing of that", wanted)
 
 

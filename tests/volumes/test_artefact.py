@@ -36,15 +36,15 @@ def test_volume_comes_back_as_it_went(tmp_path):
 
 
 class OneByOne:
-    """HU whose slices follow one another in one place, as when they are decoded on the way."""
+    """HU whose slices follow one another in two places, as when they are decoded on the way."""
 
     shape, dtype = HU.shape, HU.dtype
 
     def __iter__(self):
-        place = np.empty(HU.shape[1:], np.int16)
-        for hu in HU:
-            place[:] = hu
-            yield place
+        places = np.empty((2, *HU.shape[1:]), np.int16)
+        for number, hu in enumerate(HU):
+            places[number % 2] = hu
+            yield places[number % 2]
 
 
 def test_volume_whose_slices_come_one_by_one_is_the_same_file(tmp_path):
@@ -124,17 +124,54 @@ def test_random_damage_is_never_a_traceback(tmp_path):
     assert refused > 900
 
 
+@pytest.mark.parametrize("hu", [HU, np.zeros_like(HU)], ids=["values", "one value"])
+def test_random_damage_of_packed_voxels_is_found_behind_a_valid_checksum(tmp_path, hu):
+    path, generator = tmp_path / "a.volume", np.random.default_rng(0)
+    write_volume(path, volume(hu))
+    with zipfile.ZipFile(path) as archive:
+        packed, header = archive.read("hu.blosc2"), archive.read("header.json")
+    wrong = []
+    for number in range(600):
+        damaged = bytearray(packed)
+        for position in generator.integers(32 if number % 2 else len(packed), size=2):
+            damaged[position] = generator.integers(256)
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(
+                "hu.blosc2", bytes(damaged[: generator.integers(len(packed))] if number % 9 == 0 else damaged)
+            )
+            archive.writestr("header.json", header)
+        try:
+            if not np.array_equal(read_volume(path).hu, hu):
+                wrong.append(number)
+        except ArtefactError:
+            continue
+    assert wrong == []
+
+
+def test_a_chunk_that_would_be_read_from_elsewhere_is_refused(tmp_path):
+    path = tmp_path / "a.volume"
+    write_volume(path, volume(HU))
+    with zipfile.ZipFile(path) as archive:
+        packed, header = bytearray(archive.read("hu.blosc2")), archive.read("header.json")
+    packed[31] |= 0x08  # "lazy": its bytes are in a file that the reader is to have open
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("hu.blosc2", bytes(packed))
+        archive.writestr("header.json", header)
+    with pytest.raises(ArtefactError, match=r"array 'hu' cannot be read \(no chunk at 0 of"):
+        read_volume(path)
+
+
 def test_changed_voxels_with_a_valid_archive_are_found(tmp_path):
     path = tmp_path / "a.volume"
     write_volume(path, volume(HU))
     write_volume(tmp_path / "b.volume", volume(HU + 1))
     with zipfile.ZipFile(tmp_path / "b.volume") as other:
-        frame = other.read("hu.b2nd")
+        packed = other.read("hu.blosc2")
     with zipfile.ZipFile(path) as archive:
         header = archive.read("header.json")
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("header.json", header)
-        archive.writestr("hu.b2nd", frame)
+        archive.writestr("hu.blosc2", packed)
     with pytest.raises(ArtefactError, match=r"a\.volume: content hash .* was sealed in it"):
         read_volume(path)
 
@@ -223,7 +260,7 @@ def test_sealed_volume_with_an_unusable_geometry_is_refused(tmp_path):
 def test_missing_array_is_refused(tmp_path):
     path = tmp_path / "a.volume"
     write_volume(path, volume(HU))
-    rewritten(path, drop="hu.b2nd")
+    rewritten(path, drop="hu.blosc2")
     with pytest.raises(ArtefactError, match="array 'hu' cannot be read"):
         read_volume(path)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ from slicestream.volumes.geometry import Geometry
 
 
 class Voxels:
-    """HU, int16 (slice, row, column), decoded while one goes along the slices: one is in memory at a time.
+    """HU, int16 (slice, row, column), decoded while one goes along the slices: two are in memory at a time.
 
     Attributes
     ----------
@@ -39,10 +40,10 @@ class Voxels:
         self.kept: NDArray[np.int16] = np.empty((0, *shape[1:]), np.int16)
 
     def __iter__(self) -> Iterator[NDArray[np.int16]]:
-        """Yield (row, column), each in the place of the one before. Raises StudyError, SeriesError."""
-        current = np.empty(self.shape[1:], np.int16)
-        for index, image in enumerate(self._images):
-            hu = self._reader.hu(image, current)
+        """Yield (row, column), each in the place of the one before the last. Raises StudyError, SeriesError."""
+        places = cycle((np.empty(self.shape[1:], np.int16), np.empty(self.shape[1:], np.int16)))
+        for index, (image, place) in enumerate(zip(self._images, places, strict=False)):
+            hu = self._reader.hu(image, place)
             if index in self._wanted:
                 self.kept[index] = hu
             yield hu

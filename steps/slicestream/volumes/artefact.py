@@ -1,4 +1,4 @@
-"""The one container of all array artefacts: a stored ZIP of `header.json` and one Blosc2 frame per array.
+"""The one container of all array artefacts: a stored ZIP of `header.json` and, per array, a Blosc2 chunk per slice.
 
 Like .npz, with a codec that keeps up with the disk. Times and names of the writer are not in it, so the same
 content gives the same bytes. The content hash is of the meaning (kind, header, each array's name, type, shape and
@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import struct
 import zipfile
 import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,21 +30,24 @@ from slicestream.volumes.files import atomic_path
 Header = dict[str, Any]
 AnyArray = NDArray[Any]
 
-FORMAT = 1
+_FORMAT, _MEANING = 2, 1  # of the file; of what is hashed, so that content keeps its hash in another format
 _HEADER = "header.json"
+_CODEC = {"codec": blosc2.Codec.ZSTD, "clevel": 1, "filters": [blosc2.Filter.BITSHUFFLE], "nthreads": 1}
+_CHUNK_HEADER, _FLAGS_AT, _PLAIN_FLAGS = 32, 31, 0x70  # none but for equal values: others lead outside
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # ZIP's earliest time: the real one is nobody's business
 _MAX_HEADER_BYTES = 64 << 20
 _MAX_ARRAY_BYTES = 64 << 30
+blosc2.set_releasegil(True)
 # what zipfile, json and blosc2 raise on damaged bytes
 _BROKEN = (
     *(KeyError, ValueError, TypeError, OverflowError, RuntimeError, NotImplementedError, EOFError, OSError),
-    *(zipfile.BadZipFile, zlib.error, struct.error),
+    *(zipfile.BadZipFile, zlib.error, struct.error, MemoryError),
 )
 _DTYPES = ("int16", "uint8", "uint16", "float32")
 
 
 class Sliced(Protocol):
-    """An array, or what gives its slices in order; a slice may lie where the one before it lay."""
+    """An array, or what gives its slices in order; a slice may lie where the one before the last lay."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -73,7 +78,9 @@ def content_hash(kind: str, header: Header, arrays: Mapping[str, Sliced]) -> str
     """Return SHA-256 over kind, canonical header and, by name, each array's type, shape and little-endian voxels."""
     digest = _hash_of(kind, header)
     for name in sorted(arrays):
-        deque(_hashed(digest, name, arrays[name]), maxlen=0)
+        digest.update(_named(name, arrays[name]))
+        for part in _parts(arrays[name]):
+            digest.update(part.data.cast("B"))
     return digest.hexdigest()
 
 
@@ -83,10 +90,10 @@ def write_artefact(path: Path, kind: str, header: Header, arrays: Mapping[str, S
     digest = _hash_of(kind, header)
     with atomic_path(path, mode=mode) as partial, zipfile.ZipFile(partial, "w") as archive:
         for name in sorted(arrays):
-            packed = _compress(_hashed(digest, name, arrays[name]), arrays[name])
-            archive.writestr(zipfile.ZipInfo(f"{name}.b2nd", _EPOCH), packed)
+            digest.update(_named(name, arrays[name]))
+            _pack(archive, name, arrays[name], digest)
         sealed, listed = digest.hexdigest(), {name: _described(array) for name, array in arrays.items()}
-        document = {"kind": kind, "format": FORMAT, "content_hash": sealed, "arrays": listed, "header": header}
+        document = {"kind": kind, "format": _FORMAT, "content_hash": sealed, "arrays": listed, "header": header}
         archive.writestr(zipfile.ZipInfo(_HEADER, _EPOCH), json.dumps(document, sort_keys=True, indent=1))
     return sealed
 
@@ -120,31 +127,55 @@ def _described(array: Sliced) -> dict[str, Any]:
     return {"dtype": array.dtype.name, "shape": list(array.shape)}
 
 
+def _named(name: str, array: Sliced) -> bytes:
+    return _canonical({"name": name, **_described(array)})
+
+
 def _hash_of(kind: str, header: Header) -> hashlib._Hash:
-    return hashlib.sha256(_canonical({"kind": kind, "format": FORMAT, "header": header}))
+    return hashlib.sha256(_canonical({"kind": kind, "format": _MEANING, "header": header}))
 
 
-def _hashed(digest: hashlib._Hash, name: str, array: Sliced) -> Iterator[AnyArray]:
-    """Yield an array slice by slice, each little-endian in one piece, and put it into the hash on the way."""
-    digest.update(_canonical({"name": name, **_described(array)}))
+def _parts(array: Sliced) -> Iterator[AnyArray]:
+    """Yield an array slice by slice, each little-endian in one piece."""
     for part in array if len(array.shape) > 2 else (np.asarray(array),):
-        plain = np.ascontiguousarray(part, dtype=part.dtype.newbyteorder("<"))
-        digest.update(plain.data.cast("B"))
-        yield plain
+        yield np.ascontiguousarray(part, dtype=part.dtype.newbyteorder("<"))
 
 
-def _compress(parts: Iterator[AnyArray], array: Sliced) -> bytes:
-    shape = array.shape
-    if 0 in shape:
-        deque(parts, maxlen=0)
-        return b""
-    chunks = (1, *shape[1:]) if len(shape) > 2 else shape
-    codec = {"codec": blosc2.Codec.ZSTD, "clevel": 1, "filters": [blosc2.Filter.BITSHUFFLE], "nthreads": 1}
-    packed = blosc2.empty(shape, array.dtype, chunks=chunks, blocks=chunks, cparams=codec, contiguous=True)
-    for number, part in enumerate(parts):
-        packed.schunk.update_data(number, part, copy=False)
-    frame: bytes = packed.to_cframe()
-    return frame
+def _pack(archive: zipfile.ZipFile, name: str, array: Sliced, digest: hashlib._Hash) -> None:
+    """Write an array and put it into the hash. While a slice is packed, the next one is fetched or decoded."""
+
+    def packed(part: AnyArray) -> bytes:
+        digest.update(part.data.cast("B"))
+        return bytes(blosc2.compress2(part, typesize=part.itemsize, blocksize=part.nbytes, **_CODEC))
+
+    member = zipfile.ZipInfo(f"{name}.blosc2", _EPOCH)
+    member.file_size = math.prod(array.shape) * array.dtype.itemsize  # at most: by it ZIP chooses the width of sizes
+    with archive.open(member, "w") as stream, ThreadPoolExecutor(1) as packer:
+        running: deque[Future[bytes]] = deque()
+        for part in _parts(array):
+            running.append(packer.submit(packed, part))
+            if len(running) > 1:
+                stream.write(running.popleft().result())
+        for last in running:
+            stream.write(last.result())
+
+
+def _unpack(packed: memoryview, into: AnyArray) -> None:
+    at = 0
+    for part in into if into.ndim > 2 else (into,):
+        if not part.size:
+            continue
+        start = packed[at : at + _CHUNK_HEADER]
+        if len(start) < _CHUNK_HEADER or start[_FLAGS_AT] & ~_PLAIN_FLAGS:
+            raise ValueError(f"no chunk at {at} of {len(packed)} bytes")
+        size, length, _ = blosc2.get_cbuffer_sizes(start)
+        chunk = packed[at : at + length]
+        if size != part.nbytes or not _CHUNK_HEADER <= length == len(chunk):
+            raise ValueError(f"a chunk of {size} bytes at {at}; need one of {part.nbytes}, and all of it")
+        blosc2.decompress2(chunk, dst=part, nthreads=1)
+        at += length
+    if at != len(packed):
+        raise ValueError(f"{len(packed) - at} bytes too many")
 
 
 def _opened(path: Path) -> zipfile.ZipFile:
@@ -163,7 +194,7 @@ def _document(archive: zipfile.ZipFile, path: Path, kind: str) -> dict[str, Any]
             raise ValueError(f"header over {_MAX_HEADER_BYTES} bytes")
         document = json.loads(archive.read(_HEADER))
         found, arrays = document["kind"], document["arrays"]
-        if document["format"] != FORMAT or not isinstance(document["header"], dict) or not isinstance(arrays, dict):
+        if document["format"] != _FORMAT or not isinstance(document["header"], dict) or not isinstance(arrays, dict):
             raise ValueError("unknown format")
     except _BROKEN as error:
         raise ArtefactError(
@@ -182,14 +213,10 @@ def _decompress(archive: zipfile.ZipFile, path: Path, name: str, spec: Mapping[s
         size = int(np.prod(shape, dtype=object)) * np.dtype(dtype).itemsize
         if size > _MAX_ARRAY_BYTES:
             raise ValueError(f"{size} bytes announced")
-        frame = archive.read(f"{name}.b2nd")  # ZIP's CRC is checked here
-        if size == 0:
-            return np.zeros(shape, dtype)
-        packed = blosc2.ndarray_from_cframe(frame)
-        if packed.shape != shape or packed.dtype != np.dtype(dtype):
-            raise ValueError(f"{packed.dtype} {packed.shape} inside, {dtype} {shape} announced")
-        return np.asarray(packed[...])
+        array = np.empty(shape, dtype)
+        _unpack(memoryview(archive.read(f"{name}.blosc2")), array)  # ZIP's CRC is checked here
     except _BROKEN as error:
         raise ArtefactError(
             f"{path}: array '{name}' cannot be read ({error}). Make or fetch the file again."
         ) from error
+    return array

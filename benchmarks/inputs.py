@@ -8,8 +8,12 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from slicestream.learning.networks import UNet
 
 
 def once(folder: Path, make: Callable[[Path], None]) -> Path:
@@ -74,10 +78,11 @@ def training_sides(inputs: Path, patients: int, matrix: int) -> Path:
     return once(inputs / f"sides-{patients}x{matrix}", make)
 
 
-def trained_model(inputs: Path, matrix: int, width: int, epochs: int) -> Path:
-    """Return a folder with a U-Net of five levels, `width` channels in the first, that finds phantom nodules.
+def trained_model(inputs: Path, matrix: int, width: int, epochs: int, times: int = 1) -> Path:
+    """Return a folder with a U-Net of five levels that finds phantom nodules, `width` × `times` channels in the first.
 
-    Trained on small crops around the nodules of 64 slices of 8 phantom patients: it has to find some, not to be good.
+    Trained with `width` of them on small crops around the nodules of 64 slices of 8 phantom patients: it has to find some, not
+    to be good.
     """
     from slicestream.learning.checkpoint import locked_checkpoint
     from slicestream.learning.cohort import read_side
@@ -109,10 +114,27 @@ def trained_model(inputs: Path, matrix: int, width: int, epochs: int) -> Path:
                 on_epoch=lambda history: print(f"  {history[-1]}", file=sys.stderr),
             )
             facts = ModelFacts(window=recipe.window, spacing_mm=training.spacing_mm, threshold=outcome.scores.threshold)
-            write_model(out, outcome.network, facts=facts, card={})
+            write_model(out, widened(outcome.network, times), facts=facts, card={})
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
 
-    return once(inputs / f"unet-{width}-{matrix}-{epochs}", make)
+    return once(inputs / f"unet-{width * times}-{matrix}-{epochs}", make)
+
+
+def widened(network: UNet, times: int) -> UNet:
+    """Return what computes the same with `times` as many channels: each is there so often, and counts for its share.
+
+    As Chen et al. 2016 (Net2Net, arXiv:1511.05641) widen a network; random weights would find nothing to compare.
+    """
+    from slicestream.learning.networks import UNet
+
+    wide, weights = UNet([times * width for width in network.widths]), network.state_dict()
+    for name, value in weights.items():
+        if value.ndim and not name.startswith("head."):
+            weights[name] = value.repeat_interleave(times, 0)
+        if value.ndim == 4 and name != "down.0.body.0.weight":  # the image stays one channel
+            weights[name] = weights[name].repeat_interleave(times, 1) / times
+    wide.load_state_dict(weights)
+    return wide.eval()
 
 
 def reference_mask(inputs: Path, model: Path, scan: Path) -> Path:

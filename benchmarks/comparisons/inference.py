@@ -15,7 +15,12 @@ OURS, EAGER, MONAI = "slicestream infer", "PyTorch, eager float32", "MONAI Slidi
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Work:
-    """Channels of the first level, epochs of the model's training, slices for us, for eager PyTorch, for MONAI."""
+    """Channels of the first level as trained, epochs of that, slices for us, for eager PyTorch, for MONAI.
+
+    Attributes
+    ----------
+    times : each channel is there so many times when the network runs
+    """
 
     width: int
     epochs: int
@@ -23,17 +28,18 @@ class Work:
     eager: int
     monai: int
     matrix: int = 512
+    times: int = 1
 
 
 SIZES = {
     "trial": (Work(width=8, epochs=40, ours=48, eager=4, monai=8, matrix=128),),
     "bench": (
         Work(width=16, epochs=60, ours=300, eager=30, monai=60),
-        Work(width=64, epochs=40, ours=60, eager=6, monai=12),
+        Work(width=16, times=4, epochs=60, ours=60, eager=6, monai=12),
     ),
     "full": (
         Work(width=16, epochs=60, ours=300, eager=300, monai=300),
-        Work(width=64, epochs=40, ours=300, eager=300, monai=300),
+        Work(width=16, times=4, epochs=60, ours=300, eager=300, monai=300),
     ),
 }
 
@@ -44,15 +50,17 @@ def comparisons(size: str, inputs: Path) -> Iterator[Comparison]:
 
 
 def _comparison(work: Work, inputs: Path) -> Comparison:
-    model = trained_model(inputs, work.matrix, work.width, work.epochs)
+    model = trained_model(inputs, work.matrix, work.width, work.epochs, work.times)
     scan = phantom_scan(inputs, work.ours, work.matrix)
     reference = reference_mask(inputs, model, scan)
-    what = f"inference, U-Net {work.width}"
+    width = work.width * work.times
+    widened = f" (one of {work.width} with each channel {work.times} times)" if work.times > 1 else ""
+    what = f"inference, U-Net {width}"
     torch = [PEERS / "python", CONTENDERS / "torch_inference.py"]
     files = (model / "weights.safetensors", scan / "hu.npy", reference)
     return Comparison(
-        name=f"inference-{work.width}",
-        how=f"U-Net of {work.width} to {16 * work.width} channels, a phantom chest of {work.ours} slices of "
+        name=f"inference-{width}",
+        how=f"U-Net of {width} to {16 * width} channels{widened}, a phantom chest of {work.ours} slices of "
         f"{work.matrix} × {work.matrix}. Ours: the whole step, on all slices. PyTorch and MONAI: network, sigmoid and "
         f"threshold alone, whole slices, on {work.eager} and {work.monai} of them spread evenly; MONAI at the fastest "
         "of float32 and bf16 with 1, 2, 4 slices at once, channels last, chosen in each call before the time is taken.",

@@ -81,8 +81,8 @@ def training_sides(inputs: Path, patients: int, matrix: int) -> Path:
 def trained_model(inputs: Path, matrix: int, width: int, epochs: int, times: int = 1) -> Path:
     """Return a folder with a U-Net of five levels that finds phantom nodules, `width` × `times` channels in the first.
 
-    Trained with `width` of them on small crops around the nodules of 64 slices of 8 phantom patients: it has to find some, not
-    to be good.
+    Trained with `width` of them on small crops around the nodules of 64 slices of 8 phantom patients: it has to find
+    some, not to be good.
     """
     from slicestream.learning.checkpoint import locked_checkpoint
     from slicestream.learning.cohort import read_side

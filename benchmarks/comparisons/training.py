@@ -30,7 +30,7 @@ SIZES = {
     "trial": (Work(recipe="laptop", patients=8, matrix=128, slices=16, epochs=1),),
     "bench": (
         Work(recipe="laptop", patients=32, matrix=128, slices=192, epochs=3),
-        Work(recipe="paper", patients=8, matrix=512, slices=8, epochs=2),
+        Work(recipe="paper", patients=8, matrix=512, slices=8, epochs=1),
     ),
     "full": (
         Work(recipe="laptop", patients=32, matrix=128, slices=192, epochs=10, peer_epochs=3),

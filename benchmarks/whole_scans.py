@@ -162,7 +162,8 @@ def trained_model(out: Path, name: str, shown: str, *, seed: int, epochs: int) -
     sides, model = out / "sides" / shown, out / "models" / f"{name}-{seed}-beside-{shown}"
     files = {side: sorted(sides.glob(f"{side}-*.slices")) for side in ("training", "validation")}
     options = ("--recipe", name, "--seed", seed, "--validation", *files["validation"])
-    once(model, "train", "--training", *files["training"], *options)
+    if not (model / "model.onnx").exists():  # a training that was stopped has left its history there
+        step("train", "--training", *files["training"], *options, "--out", model)
     return model
 
 

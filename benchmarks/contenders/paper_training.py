@@ -15,9 +15,9 @@ import numpy as np
 import PIL.Image
 import torch
 from stopwatch import timed
-from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
+from slicestream.learning.losses import dice_and_bce
 from slicestream.learning.networks import build_unet
 
 WORKERS = 2
@@ -40,13 +40,6 @@ class Slices(Dataset):  # type: ignore[type-arg]
         return torch.from_numpy(arrays[0])[None], torch.from_numpy(arrays[1])[None]
 
 
-def dice_and_bce(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Return the loss of the recipe `paper`: soft Dice over the batch and cross-entropy."""
-    probability = torch.sigmoid(logits)
-    overlap, total = (probability * target).sum(), probability.sum() + target.sum()
-    return 1 - (2 * overlap + 1) / (total + 1) + functional.binary_cross_entropy_with_logits(logits, target)
-
-
 folder, width, batch, epochs = Path(sys.argv[1]), *map(int, sys.argv[2:5])
 torch.manual_seed(0)
 device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -57,7 +50,7 @@ loader = DataLoader(slices, batch_size=batch, shuffle=True, num_workers=WORKERS,
 with timed(len(slices) * epochs):
     for _ in range(epochs):
         for image, target in loader:
-            loss = dice_and_bce(network(image.to(device)), target.to(device))
+            loss = dice_and_bce(network(image.to(device)), target.to(device), dice_weight=1.0, bce_weight=1.0)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

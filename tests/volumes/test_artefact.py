@@ -214,6 +214,7 @@ def test_mask_of_another_volume_is_found(tmp_path):
         {"dtype": "object", "shape": [3, 40, 50]},
         {"dtype": "int16", "shape": [-3, 40, 50]},
         {"dtype": "int16", "shape": [3, 40, 49]},
+        {"dtype": "int16", "shape": [3, 0, 50]},
         {"dtype": "uint16", "shape": [3, 40, 50]},
         {"dtype": "int16", "shape": "3"},
         {"shape": [3, 40, 50]},
@@ -274,10 +275,12 @@ def test_header_over_its_limit_is_not_read(tmp_path, monkeypatch):
 
 
 def test_empty_array_and_plain_arrays_survive(tmp_path):
-    arrays = {"none": np.zeros((0, 4, 4), np.uint8), "flat": np.arange(5, dtype=np.float32)}
+    arrays = {"flat": np.arange(5, dtype=np.float32)}
+    empty = {"none": (0, 4, 4), "rowless": (3, 0, 4), "nothing": (0,)}
+    arrays |= {name: np.zeros(shape, np.uint8) for name, shape in empty.items()}
     write_artefact(tmp_path / "a", "thing", {}, arrays)
     back = read_artefact(tmp_path / "a", "thing").arrays
-    assert back["none"].shape == (0, 4, 4)
+    assert {name: back[name].shape for name in empty} == empty
     assert back["flat"].tolist() == [0, 1, 2, 3, 4]
 
 

@@ -136,9 +136,10 @@ def _hash_of(kind: str, header: Header) -> hashlib._Hash:
 
 
 def _parts(array: Sliced) -> Iterator[AnyArray]:
-    """Yield an array slice by slice, each little-endian in one piece."""
+    """Yield an array slice by slice, each little-endian in one piece; those without voxels are left out."""
     for part in array if len(array.shape) > 2 else (np.asarray(array),):
-        yield np.ascontiguousarray(part, dtype=part.dtype.newbyteorder("<"))
+        if part.size:
+            yield np.ascontiguousarray(part, dtype=part.dtype.newbyteorder("<"))
 
 
 def _pack(archive: zipfile.ZipFile, name: str, array: Sliced, digest: hashlib._Hash) -> None:

@@ -142,7 +142,7 @@ def said(work: Path) -> None:
 
     decoder = sys.modules.get("slicestream.dicom.decoder")
     if decoder is not None:
-        decoder.shared_decoder().close()
+        decoder.shared_decoders().close()
     gc.collect()
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     peak, cpu = sum(use.ru_maxrss << 10 for use in used), sum(use.ru_utime + use.ru_stime for use in used)

@@ -36,7 +36,7 @@ from fuzz_mutations import layout_of, mutated
 from fuzz_seeds import plain_slice, seeds
 
 from slicestream.__main__ import main as slicestream
-from slicestream.dicom.decoder import shared_decoder
+from slicestream.dicom.decoder import shared_decoders
 
 MOST_SECONDS, MOST_BYTES = 10.0, 2_000_000_000
 
@@ -173,7 +173,7 @@ def examine(seed: int, inputs: range, *, aloud: bool = False) -> Found:
                 print(f"input {index} ({name}, {kind}): {outcome} {said}", flush=True)
             if (done := found.outcomes.total()) % 500 == 0:
                 print(f"inputs {inputs}: {done} read, {found.violations} violations", file=sys.stderr, flush=True)
-    shared_decoder().close()
+    shared_decoders().close()
     own, child = (resource.getrusage(who).ru_maxrss << 10 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     found.peaks = (own, child)
     return found

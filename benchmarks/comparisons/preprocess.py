@@ -22,7 +22,7 @@ def comparisons(size: str, inputs: Path) -> list[Comparison]:
     made = inputs / f"series-{SLICES[size]}"
     big_series.make(made, SLICES[size], big_series.SYNTAXES["plain"])
     what = "the whole step (read, check, de-identify, HU, write, hash) in one process, which packs in a "
-    what += "second thread; imports are not timed."
+    what += "second thread and has a decoder for each core; imports are not timed."
     missing = "" if REAL.is_dir() else "the real series is not here (SLICESTREAM_DATA names the folder of the data)"
     return [
         _beside_peers("preprocess", made, f"{SLICES[size]} made slices of 512 × 512, uncompressed: {what}"),

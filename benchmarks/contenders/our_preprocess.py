@@ -17,7 +17,7 @@ from stopwatch import timed
 
 import slicestream.preprocess  # noqa: F401  imported before the time is taken, as the peers' libraries are
 from slicestream.__main__ import main
-from slicestream.dicom.decoder import shared_decoder
+from slicestream.dicom.decoder import shared_decoders
 
 
 def share(cohort: Path, out: Path, number: int, count: int) -> None:
@@ -28,7 +28,7 @@ def share(cohort: Path, out: Path, number: int, count: int) -> None:
     (out / "key").write_text("a key for comparisons only\n")
     words = ["--cohort", cohort, "--pseudonym-key", out / "key", "--share", f"{number}/{count}", "--out", out / "made"]
     status = main(["preprocess", *map(str, words)])
-    shared_decoder().close()  # so that its CPU time is counted as ours
+    shared_decoders().close()  # so that its CPU time is counted as ours
     sys.exit(status)
 
 

@@ -22,12 +22,13 @@ from numpy.typing import NDArray
 
 from slicestream.errors import ArtefactError, OptionError
 from slicestream.inference.engine import PRECISIONS, VERSION
-from slicestream.inference.model import Model, available_cores, load_model
+from slicestream.inference.model import Model, load_model
 from slicestream.inference.predict import predict
 from slicestream.inference.region import around
 from slicestream.inference.rescore import rescorer
 from slicestream.volumes.artefact import read_header
 from slicestream.volumes.candidates import CandidateRule, find_candidates
+from slicestream.volumes.cores import available_cores
 from slicestream.volumes.lungs import Lungs, find_lungs, no_lungs
 from slicestream.volumes.mask import Mask, write_mask
 from slicestream.volumes.record import RunRecord, recorded, tag_of

@@ -31,6 +31,7 @@ from slicestream.dicom.pseudonyms import pseudonym, read_key
 from slicestream.dicom.series import Series, read_series
 from slicestream.dicom.study import Cohort, Patient, find_cohort, share_of
 from slicestream.errors import OptionError, StudyError
+from slicestream.volumes.cores import available_cores
 from slicestream.volumes.files import write_text
 from slicestream.volumes.mask import write_mask
 from slicestream.volumes.record import RunRecord, recorded
@@ -114,7 +115,8 @@ def run(args: argparse.Namespace) -> None:
         return
     tag = f"{index}of{count}"
     with staged(args.out) as room, recorded("preprocess", room, tag=tag) as record:
-        share = _Share(room=room, key=key, shown=shown, record=record, account=account, annotations=annotations)
+        at_once = max(1, available_cores() // count)  # shares run side by side on one machine
+        share = _Share(room, key, shown, record, account, annotations, at_once)
         with IdentityWriter(_private(room / f"source-{tag}.identity")) as identities:
             share.write_patients(patients, identities)
         _check_usable(account, cohort, args.cohort, patients)
@@ -157,9 +159,9 @@ class _Shown:
         return with_neighbours(chosen, len(series.slices), self.context)
 
 
-@dataclass(kw_only=True)
+@dataclass
 class _Share:
-    """What has been written of a share so far."""
+    """What has been written of a share so far; `at_once` of a series' slices are decoded side by side."""
 
     room: Path
     key: bytes
@@ -167,13 +169,14 @@ class _Share:
     record: RunRecord
     account: Account
     annotations: Annotations
+    at_once: int
     entries: list[dict[str, Any]] = field(default_factory=list)
     backgrounds: list[dict[str, Any]] = field(default_factory=list)
     stacks: list[SliceStack] = field(default_factory=list)
 
     def write_patients(self, patients: list[Patient], identities: IdentityWriter) -> None:
         total, told = sum(len(patient.batches) for patient in patients), time.monotonic()
-        for number, (patient, series) in enumerate(_all_series(patients, self.account), start=1):
+        for number, (patient, series) in enumerate(_all_series(patients, self.account, self.at_once), start=1):
             series_id = _series_id(self.key, patient, series)
             sources = ["/".join(source.path.parts[-4:]) for source in series.slices]  # the way back from a pseudonym
             try:
@@ -192,7 +195,7 @@ class _Share:
         self.record.bytes_in = sum(patient.bytes for patient in patients)
 
     def write_backgrounds(self, patients: list[Patient]) -> None:
-        for patient, series in _all_series(patients, self.account):
+        for patient, series in _all_series(patients, self.account, self.at_once):
             series_id, drawing = _series_id(self.key, patient, series), self.annotations.of(series)
             nodule = np.zeros(series.geometry.shape, np.bool_) if drawing is None else drawing.labels > 0
             chosen = _spread(series)
@@ -258,12 +261,12 @@ class _Share:
         self.stacks.append(choose_slices(whole, chosen, context=self.shown.context))
 
 
-def _all_series(patients: list[Patient], account: Account) -> Iterator[tuple[Patient, Series]]:
+def _all_series(patients: list[Patient], account: Account, at_once: int = 1) -> Iterator[tuple[Patient, Series]]:
     """Yield what can be used; what cannot is put on the account."""
     for patient in patients:
         seen: dict[str, str] = {}
         for batch in patient.batches:
-            for found in read_series(batch):
+            for found in read_series(batch, at_once=at_once):
                 if isinstance(found, Finding):
                     account.set_aside(found)
                     continue

@@ -12,6 +12,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from ct_files import ct_slice
 from jpeg_lossless import encode
 from slicestream.dicom import decoder as decoder_module
 from slicestream.dicom import decoder_child
-from slicestream.dicom.decoder import MEMORY_BYTES, SECONDS, Decoder, Frame, shared_decoder
+from slicestream.dicom.decoder import MEMORY_BYTES, SECONDS, Decoder, Decoders, Frame, shared_decoders
 from slicestream.dicom.files import read_dicom
 from slicestream.dicom.header import read_header
 from slicestream.dicom.pixels import check_plain_grey, hounsfield
@@ -247,10 +248,10 @@ def test_an_answer_that_lies_is_one_line(lie: str, tmp_path: Path, monkeypatch: 
 def test_the_child_ends_with_its_parent(tmp_path: Path) -> None:
     path = slice_in(tmp_path / "a.dcm", RLELossless)
     script = (
-        "import os, sys\nfrom pathlib import Path\nfrom slicestream.dicom.decoder import shared_decoder\n"
+        "import os, sys\nfrom pathlib import Path\nfrom slicestream.dicom.decoder import shared_decoders\n"
         "from slicestream.dicom.files import read_dicom\nfrom slicestream.dicom.pixels import hounsfield\n"
         "path = Path(sys.argv[1])\nhounsfield(read_dicom(path), path)\n"
-        "print(shared_decoder()._child.pid, flush=True)\nos._exit(0)\n"
+        "print(shared_decoders()._all[0]._child.pid, flush=True)\nos._exit(0)\n"
     )
     done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, check=True)
     pid, deadline = int(done.stdout), time.monotonic() + 5
@@ -262,13 +263,39 @@ def test_the_child_ends_with_its_parent(tmp_path: Path) -> None:
         assert not Path(f"/proc/{pid}").exists()
 
 
+def children() -> list[int]:
+    return [child_of(decoder) for decoder in shared_decoders()._all]
+
+
 def test_one_child_serves_a_whole_run(tmp_path: Path) -> None:
     path = slice_in(tmp_path / "a.dcm", JPEGLSLossless)
     hounsfield_of(path)
-    pid = child_of(shared_decoder())
+    before = children()
     for _ in range(3):
         assert np.array_equal(hounsfield_of(path), STORED.astype(np.int16) - 1024)
-    assert child_of(shared_decoder()) == pid
+    assert children() == before
+
+
+def test_images_side_by_side_have_a_child_each_and_one_that_is_lost_is_one_image(tmp_path: Path) -> None:
+    data, decoders = encoded(tmp_path, JPEGLSLossless), Decoders()
+    try:
+        decoders.decode(frame(JPEGLSLossless), data, PATH)
+        (first,) = decoders._all
+        os.kill(child_of(first), signal.SIGSTOP)  # it holds the image while others are decoded
+        with ThreadPoolExecutor(1) as pool:
+            held = pool.submit(decoders.decode, frame(JPEGLSLossless), data, PATH)
+            while decoders._idle:
+                time.sleep(0.01)
+            for _ in range(3):
+                assert np.array_equal(decoders.decode(frame(JPEGLSLossless), data, PATH), STORED)
+            assert len(decoders._all) == 2
+            os.kill(child_of(first), signal.SIGKILL)
+            with pytest.raises(SeriesError, match=r"^k\.dcm: the decoder crashed \(signal SIGKILL\)"):
+                held.result()
+        assert np.array_equal(decoders.decode(frame(JPEGLSLossless), data, PATH), STORED)
+    finally:
+        decoders.close()
+    assert all(decoder._child is None for decoder in decoders._all)
 
 
 def deflated(path: Path, content: bytes, zeros: int) -> Path:

@@ -13,6 +13,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK
+from pydicom.encaps import encapsulate
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -28,6 +29,7 @@ from slicestream.dicom.identity import read_identities
 from slicestream.dicom.segmentation import write_segmentation
 from slicestream.dicom.series import Series, read_series
 from slicestream.dicom.study import find_cohort
+from slicestream.errors import SeriesError
 from slicestream.volumes.mask import Candidate, Mask
 from slicestream.volumes.volume import Volume, read_volume
 
@@ -232,6 +234,29 @@ def test_reading_a_series_takes_the_memory_of_a_few_slices(tmp_path: Path) -> No
     tracemalloc.stop()
     assert corners == [k - 1024 for k in range(slices)]
     assert peak < 6 * side * side * 8 + slices * 50_000 < slices * side * side * 2
+
+
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_slices_decoded_side_by_side_come_in_order_and_a_damaged_one_in_its_turn(tmp_path: Path, at_once: int) -> None:
+    slices = 70  # enough for two decoders
+    for k in range(slices):
+        path = ct_slice(tmp_path / f"{k}", z_mm=k, PixelData=filled(k))
+        image = pydicom.dcmread(path)
+        image.compress(JPEGLSLossless, generate_instance_uid=False)
+        if k == 50:
+            image.PixelData = encapsulate([b"\xff\xd8 no more than that"])
+        image.save_as(path)
+    (batch,) = find_cohort(tmp_path).patients[0].batches
+    (series,) = read_series(batch, at_once=at_once)
+    assert isinstance(series, Series)
+    voxels = iter(series.hu)
+    before = next(voxels)
+    for k in range(1, 50):
+        hu = next(voxels)
+        assert (int(before[0, 0]), int(hu[0, 0])) == (k - 1 - 1024, k - 1024)
+        before = hu
+    with pytest.raises(SeriesError, match=r"50: pixels cannot be decoded"):
+        next(voxels)
 
 
 def test_looking_at_a_series_grows_no_faster_than_its_length(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from slicestream.errors import ModelError
-from slicestream.inference.model import available_cores, load_model
+from slicestream.inference.model import load_model
 from slicestream.volumes.seal import seal, verify
 from tiny_model import write_hu_model, write_model_of_another_shape, write_random_model
 
@@ -87,13 +87,3 @@ def test_images_that_the_network_cannot_take_are_a_model_error(tmp_path):
     assert "\n" not in str(caught.value)
     with pytest.raises(ModelError, match=r"fails on an input of shape \(1, 2, 8, 8\) .*incompatible"):
         list(model.probabilities([np.zeros((1, 2, 8, 8), np.float32)]))
-
-
-def test_cores_are_those_of_the_affinity_or_the_quota(tmp_path, monkeypatch):
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
-    quota = tmp_path / "cpu.max"
-    monkeypatch.setattr("slicestream.inference.model._CGROUP_QUOTA", quota)
-    assert available_cores() == 8
-    for text, cores in (("max 100000", 8), ("250000 100000", 3), ("1600000 100000", 8), ("1000 100000", 1)):
-        quota.write_text(text)
-        assert available_cores() == cores

@@ -60,6 +60,12 @@ class Decoder:
     def __init__(self, *, memory_bytes: int = MEMORY_BYTES, seconds: float = SECONDS) -> None:
         self._limits = (memory_bytes, seconds)
         self._child: subprocess.Popen[bytes] | None = None
+        self._ready = False
+
+    def start(self) -> None:
+        """Start the child, unless it is there, and do not wait for it: meanwhile its caller reads headers."""
+        if self._child is None:
+            self._child, self._ready = self._started(), False
 
     def decode(self, frame: Frame, data: bytes | memoryview, path: Path) -> NDArray[np.integer]:
         """Return the stored values, (row, column), of the encapsulated `data`. Raises SeriesError naming `path`."""
@@ -105,7 +111,7 @@ class Decoder:
     def _asked(self, frame: Frame, data: bytes | memoryview) -> tuple[dict[str, Any], bytearray]:
         if self._child is not None and self._child.poll() is not None:
             self.close()  # it went while it had nothing to do, so by no image's fault
-        child = self._child or self._started()
+        child = self._awaited()
         deadline = time.monotonic() + self._limits[1]
         text = json.dumps({**asdict(frame), "bytes": len(data)}).encode()
         _write(child, struct.pack(">I", len(text)) + text + data, deadline)
@@ -117,11 +123,25 @@ class Decoder:
             raise _LostError(f"the decoder gave {one_line(str(answer.get('bytes')))} bytes where {size} are needed")
         return answer, _read(child, size, deadline)
 
+    def _awaited(self) -> subprocess.Popen[bytes]:
+        """Return the child when it has said that it is ready."""
+        self.start()
+        assert self._child is not None
+        if not self._ready:
+            try:
+                _read_document(self._child, time.monotonic() + _START_SECONDS)
+            except (_LostError, TimeoutError) as error:
+                self.close()
+                text = f"the decoder of compressed pixels does not start ({error}). Install again."
+                raise SeriesError(text) from error
+            self._ready = True
+        return self._child
+
     def _started(self) -> subprocess.Popen[bytes]:
         memory_bytes, seconds = self._limits
         # one thread is enough for one slice, and each more reserves memory
         one_thread = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
-        self._child = subprocess.Popen(
+        child = subprocess.Popen(
             [sys.executable, "-P", str(_CHILD), str(memory_bytes), str(seconds + 1)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -129,27 +149,55 @@ class Decoder:
             bufsize=0,
             env={name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ} | one_thread | _KEEP_MEMORY,
         )
-        for pipe in (self._child.stdin, self._child.stdout):
+        for pipe in (child.stdin, child.stdout):
             assert pipe is not None
             os.set_blocking(pipe.fileno(), False)
             _widen(pipe.fileno())
+        return child
+
+
+class Decoders:
+    """As many decoders as images are decoded side by side, one of them while it is one by one."""
+
+    def __init__(self) -> None:
+        self._idle: list[Decoder] = []
+        self._all: list[Decoder] = []
+
+    def start(self, count: int) -> None:
+        """Start so many, unless they are there; for one thread alone."""
+        while len(self._all) < count:
+            self._all.append(Decoder())
+            self._idle.append(self._all[-1])
+        for decoder in self._all[:count]:
+            decoder.start()
+
+    def decode(self, frame: Frame, data: bytes | memoryview, path: Path) -> NDArray[np.integer]:
+        """Return what `Decoder.decode` does. May be called by several threads."""
         try:
-            _read_document(self._child, time.monotonic() + _START_SECONDS)
-        except (_LostError, TimeoutError) as error:
-            self.close()
-            raise SeriesError(f"the decoder of compressed pixels does not start ({error}). Install again.") from error
-        return self._child
+            decoder = self._idle.pop()
+        except IndexError:
+            decoder = Decoder()
+            self._all.append(decoder)
+        try:
+            return decoder.decode(frame, data, path)
+        finally:
+            self._idle.append(decoder)
+
+    def close(self) -> None:
+        """End all children; the next image starts another."""
+        for decoder in self._all:
+            decoder.close()
 
 
-_shared: dict[int, Decoder] = {}  # one per process: a fork must not talk to its parent's child
+_shared: dict[int, Decoders] = {}  # of one process: a fork must not talk to its parent's children
 
 
-def shared_decoder() -> Decoder:
-    """Return the decoder of this process; it ends with it."""
+def shared_decoders() -> Decoders:
+    """Return the decoders of this process; they end with it."""
     pid = os.getpid()
     if pid not in _shared:
         _shared.clear()
-        _shared[pid] = Decoder()
+        _shared[pid] = Decoders()
         atexit.register(_close, pid)
     return _shared[pid]
 

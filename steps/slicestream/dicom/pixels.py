@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import UID, ExplicitVRBigEndian, RLELossless
 
-from slicestream.dicom.decoder import Frame, shared_decoder
+from slicestream.dicom.decoder import Frame, shared_decoders
+from slicestream.dicom.decoder_child import PLUGINS
 from slicestream.dicom.files import needed, one_line, optional, text_of, whole
 from slicestream.errors import SeriesError
 from slicestream.volumes.volume import AIR_HU
@@ -52,6 +53,11 @@ def hounsfield(image: Dataset, path: Path, out: NDArray[np.int16] | None = None)
     for row in range(0, len(hu), _ROWS):
         table.take(index[row : row + _ROWS], out=hu[row : row + _ROWS], mode="clip")
     return hu
+
+
+def compressed(image: Dataset) -> bool:
+    """Return whether the pixels are of a transfer syntax that another process decodes."""
+    return getattr(getattr(image, "file_meta", None), "TransferSyntaxUID", None) in PLUGINS
 
 
 def check_plain_grey(image: Dataset, path: Path) -> None:
@@ -159,7 +165,7 @@ def _decoded(image: Dataset, cells: _Cells, path: Path) -> NDArray[np.integer]:
             bits_stored=cells.stored,
             signed=cells.signed,
         )
-        return shared_decoder().decode(frame, data, path)
+        return shared_decoders().decode(frame, data, path)
     length = rows * columns * cells.allocated // 8
     if not length <= len(data) <= max(2 * length - 1, length + 1):
         raise SeriesError(

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import cycle
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from slicestream.dicom.classify import check_ct
+from slicestream.dicom.decoder import shared_decoders
 from slicestream.dicom.enhanced import MULTI_FRAME, FramePixels, frames_of
 from slicestream.dicom.files import needed, text_of
 from slicestream.dicom.header import FileHeader, read_header, read_pixels
 from slicestream.dicom.manifest import Finding
-from slicestream.dicom.pixels import check_plain_grey, empty_volume, hounsfield
+from slicestream.dicom.pixels import check_plain_grey, compressed, empty_volume, hounsfield
 from slicestream.dicom.stack import Image, Stack, stacks_of
 from slicestream.dicom.study import Batch, SourceSlice
 from slicestream.errors import AnnotationError, StudyError
 from slicestream.volumes.geometry import Geometry
 
+_WORTH_A_DECODER = 64  # slices: one more takes as long to start as so many take
+
 
 class Voxels:
-    """HU, int16 (slice, row, column), decoded while one goes along the slices: two are in memory at a time.
+    """HU, int16 (slice, row, column), decoded while one goes along the slices, `at_once` of them ahead side by side.
 
     Attributes
     ----------
@@ -34,19 +39,37 @@ class Voxels:
 
     dtype = np.dtype(np.int16)
 
-    def __init__(self, images: Sequence[Image], shape: tuple[int, int, int], reader: _Reader) -> None:
+    def __init__(
+        self, images: Sequence[Image], shape: tuple[int, int, int], reader: _Reader, *, at_once: int = 1
+    ) -> None:
         self.shape, self._images, self._reader = shape, images, reader
+        self._at_once = _worth(at_once, len(images))
         self._wanted: frozenset[int] = frozenset()
         self.kept: NDArray[np.int16] = np.empty((0, *shape[1:]), np.int16)
 
     def __iter__(self) -> Iterator[NDArray[np.int16]]:
-        """Yield (row, column), each in the place of the one before the last. Raises StudyError, SeriesError."""
-        places = cycle((np.empty(self.shape[1:], np.int16), np.empty(self.shape[1:], np.int16)))
-        for index, (image, place) in enumerate(zip(self._images, places, strict=False)):
-            hu = self._reader.hu(image, place)
+        """Yield (row, column); it stays as it is until the second one after it is asked for.
+
+        Raises StudyError, SeriesError.
+        """
+        for index, hu in enumerate(self._ahead()):
             if index in self._wanted:
                 self.kept[index] = hu
             yield hu
+
+    def _ahead(self) -> Iterator[NDArray[np.int16]]:
+        places = cycle([np.empty(self.shape[1:], np.int16) for _ in range(self._at_once + 2)])
+        running: deque[Future[NDArray[np.int16]]] = deque()
+        pool = ThreadPoolExecutor(self._at_once)
+        try:
+            for image, place in zip(self._images, places, strict=False):
+                running.append(pool.submit(self._reader.hu, image, place))
+                if len(running) > self._at_once:
+                    yield running.popleft().result()
+            while running:
+                yield running.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def keep(self, slices: Iterable[int]) -> None:
         """Keep these slices when they are passed. Raises SeriesError where there is too little memory for them."""
@@ -89,8 +112,8 @@ class Series:
         return f"{self.uid} {self.stack}" if self.stack else self.uid
 
 
-def read_series(batch: Batch) -> Iterator[Series | Finding]:
-    """Yield every volume of a batch, and a finding for whatever could not become one.
+def read_series(batch: Batch, *, at_once: int = 1) -> Iterator[Series | Finding]:
+    """Yield every volume of a batch, `at_once` of its slices to be decoded side by side, and a finding for each other.
 
     Raises AnnotationError where a table joins files of several patients.
     """
@@ -99,6 +122,8 @@ def read_series(batch: Batch) -> Iterator[Series | Finding]:
     files: dict[str, list[SourceSlice]] = defaultdict(list)
     try:
         for source, file in _headers(batch):
+            if not files and (decoders := _worth(at_once, len(batch.slices))) > 1 and compressed(file.dataset):
+                shared_decoders().start(decoders)  # beside the reading of the other headers
             uid = str(needed(file.dataset, "SeriesInstanceUID", source.path))
             files[uid].append(source)
             try:
@@ -113,7 +138,11 @@ def read_series(batch: Batch) -> Iterator[Series | Finding]:
         if uid in faults:
             yield unusable(uid, sources, faults[uid])
         else:
-            yield from _volumes(uid, sources, grouped.pop(uid))
+            yield from _volumes(uid, sources, grouped.pop(uid), at_once)
+
+
+def _worth(at_once: int, slices: int) -> int:
+    return min(at_once, -(-slices // _WORTH_A_DECODER))
 
 
 def _headers(batch: Batch) -> Iterator[tuple[SourceSlice, FileHeader]]:
@@ -137,7 +166,7 @@ def _images(source: SourceSlice, file: FileHeader) -> list[Image]:
     return [Image(source=source, file=file, header=file.dataset)]
 
 
-def _volumes(uid: str, sources: Sequence[SourceSlice], images: list[Image]) -> Iterator[Series | Finding]:
+def _volumes(uid: str, sources: Sequence[SourceSlice], images: list[Image], at_once: int) -> Iterator[Series | Finding]:
     reader = _Reader()
     try:
         stacks, copies = stacks_of(images, reader.hu)
@@ -152,14 +181,14 @@ def _volumes(uid: str, sources: Sequence[SourceSlice], images: list[Image]) -> I
     while stacks:
         stack = stacks.pop(0)
         try:
-            series = _series(uid, stack, reader)
+            series = _series(uid, stack, reader, at_once)
         except StudyError as error:
             yield unusable(uid, [image.source for image in stack.images], error)
             continue
         yield series
 
 
-def _series(uid: str, stack: Stack, reader: _Reader) -> Series:
+def _series(uid: str, stack: Stack, reader: _Reader, at_once: int) -> Series:
     for image in stack.images:
         check_plain_grey(image.header, image.source.path)
     return Series(
@@ -169,15 +198,15 @@ def _series(uid: str, stack: Stack, reader: _Reader) -> Series:
         headers=tuple(image.header for image in stack.images),
         encoded=tuple(image.file.encoded if image.frame is None else b"" for image in stack.images),
         geometry=stack.geometry,
-        hu=Voxels(stack.images, stack.geometry.shape, reader),
+        hu=Voxels(stack.images, stack.geometry.shape, reader, at_once=at_once),
     )
 
 
 class _Reader:
-    """Reads pixels image by image, so that those of one are in memory at a time."""
+    """Reads pixels image by image, so that those of one are in memory at a time, for each thread that asks."""
 
     def __init__(self) -> None:
-        self._frames = FramePixels()
+        self._frames, self._one_by_one = FramePixels(), Lock()
 
     def hu(self, image: Image, out: NDArray[np.int16] | None = None) -> NDArray[np.int16]:
         """Return the HU of a slice, int16 (row, column), in `out` if given. Raises StudyError, SeriesError."""
@@ -186,7 +215,8 @@ class _Reader:
             if image.frame is None:
                 pixels = read_pixels(path, image.file)
             else:
-                pixels = self._frames.element(path, header, image.frame)
+                with self._one_by_one:
+                    pixels = self._frames.element(path, header, image.frame)
             if pixels is None:
                 raise StudyError(
                     f"{path}: DICOM without pixels, or truncated before them; need an image. Fetch it again.",

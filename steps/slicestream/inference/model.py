@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,7 +21,6 @@ from slicestream.volumes.volume import Window
 
 FORMAT = "1"
 FIRST, SECOND = ("image", "probability"), ("patches", "score")  # input and output of each network
-_CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,16 +79,6 @@ class Model:
                 f"model {self.architecture}: fails on {error}. Lower --batch-size if memory is short, else train the "
                 "model again."
             ) from error
-
-
-def available_cores() -> int:
-    """Return the cores this process may use: its affinity and, in a container, its CPU quota."""
-    cores = len(os.sched_getaffinity(0))
-    try:
-        quota, period = _CGROUP_QUOTA.read_text().split()
-        return max(1, min(cores, math.ceil(int(quota) / int(period))))
-    except (OSError, ValueError):  # no cgroup v2, or "max": no quota
-        return cores
 
 
 def load_model(path: Path, *, threads: int, at_once: int = 1, precision: str = "float32") -> Model:

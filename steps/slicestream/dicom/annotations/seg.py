@@ -24,7 +24,7 @@ from slicestream.dicom.annotations.frames import Frames, frames_of
 from slicestream.dicom.annotations.opening import series_named, shares_frame, telling
 from slicestream.dicom.annotations.painting import Shape, paint
 from slicestream.dicom.annotations.placing import grid_note, placed
-from slicestream.dicom.decoder import Frame, shared_decoder
+from slicestream.dicom.decoder import Frame, shared_decoders
 from slicestream.dicom.files import read_dicom
 from slicestream.errors import AnnotationError
 
@@ -177,7 +177,7 @@ def _decoded(dataset: Dataset, numbers: Set[int], path: Path) -> Iterator[NDArra
     parts = generate_frames(dataset.PixelData, number_of_frames=int(dataset.NumberOfFrames), extended_offsets=offsets)
     for number, part in enumerate(parts):
         if number in numbers:
-            yield shared_decoder().decode(frame, encapsulate([part]), path)
+            yield shared_decoders().decode(frame, encapsulate([part]), path)
 
 
 def _unpacked(dataset: Dataset, numbers: Sequence[int]) -> Iterator[NDArray[np.uint8]]:

@@ -14,6 +14,7 @@ import importlib
 import json
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import show
 from harness import ROOT, Comparison, ContenderError, machine, run
 
 SIZES = ("trial", "bench", "full")
+FAILED = "it failed"
 FILES = ("preprocess", "inference", "training", "start", "workflows", "transfers", "growth")
 
 
@@ -32,20 +34,32 @@ def main() -> int:
     results = args.out / f"results-{args.size}.json"
     known: dict[str, Any] = json.loads(results.read_text()) if results.exists() else {}
     failed = 0
-    for comparison in _chosen(args):
-        try:
-            measured = _measured(comparison, args)
-        except ContenderError as error:
-            failed += 1
-            measured = {"how": comparison.how, "missing": f"it failed: {error}"}
-        known[comparison.name] = measured
-        results.write_text(json.dumps(known, indent=1) + "\n")
+    for file in FILES:
+        for name, measured in _measured_of(file, args):
+            if known.get(file, {}).get("how") == "":  # of a day when its inputs could not be made
+                del known[file]
+            failed += "missing" in measured and measured["missing"].startswith(FAILED)
+            known[name] = measured
+            results.write_text(json.dumps(known, indent=1) + "\n")
     names = [name for file in FILES for name in known if name.split("-")[0] == file]
     known = {name: known[name] for name in names}
     print(show.table(known))
     if args.page:
         show.write_page(args.page, known)
     return 1 if failed else 0
+
+
+def _measured_of(file: str, args: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield name and result of a file's comparisons; what fails is told in its place, and the next file is measured."""
+    try:
+        for comparison in _chosen(file, args):
+            try:
+                yield comparison.name, _measured(comparison, args)
+            except ContenderError as error:
+                yield comparison.name, {"how": comparison.how, "missing": f"{FAILED}: {error}"}
+    except Exception as error:  # whatever goes wrong with the inputs
+        traceback.print_exc()
+        yield file, {"how": "", "missing": f"{FAILED}: its inputs cannot be made ({error})"}
 
 
 def _measured(comparison: Comparison, args: argparse.Namespace) -> dict[str, Any]:
@@ -61,18 +75,17 @@ def _measured(comparison: Comparison, args: argparse.Namespace) -> dict[str, Any
     return {**measured, "size": args.size, "machine": machine()}
 
 
-def _chosen(args: argparse.Namespace) -> Iterator[Comparison]:
+def _chosen(file: str, args: argparse.Namespace) -> Iterator[Comparison]:
     """Make the inputs of a file's comparisons only when their turn comes."""
-    for file in FILES:
-        wanted = {name for name in args.only or (file,) if name.split("-")[0] == file}
+    wanted = {name for name in args.only or (file,) if name.split("-")[0] == file}
+    if not wanted:
+        return
+    for one in importlib.import_module(f"comparisons.{file}").comparisons(args.size, args.out / "inputs"):
+        if one.name in wanted or file in wanted:
+            yield one
+        wanted.discard("" if one.name == file else one.name)
         if not wanted:
-            continue
-        for one in importlib.import_module(f"comparisons.{file}").comparisons(args.size, args.out / "inputs"):
-            if one.name in wanted or file in wanted:
-                yield one
-            wanted.discard("" if one.name == file else one.name)
-            if not wanted:
-                break
+            return
 
 
 def _arguments() -> argparse.Namespace:

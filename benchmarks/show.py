@@ -60,11 +60,12 @@ def methods(results: Results) -> str:
         versions = {k: v for part in result["contenders"].values() for k, v in part["versions"].items()}
         listed = ", ".join(f"{library} {number}" for library, number in sorted(versions.items()))
         lines.append(f"- **{name}**: {result['how']} {len(result['rounds'])} rounds; {listed}.")
-    machines = sorted({_machine(result["machine"]) for result in results.values() if "machine" in result})
+    machines = sorted({one_machine(result["machine"]) for result in results.values() if "machine" in result})
     return "\n".join([*lines, "", *(f"Machine: {text}." for text in machines)])
 
 
-def _machine(facts: Mapping[str, Any]) -> str:
+def one_machine(facts: Mapping[str, Any]) -> str:
+    """Return a machine in words."""
     flags = ", ".join(facts["flags"])
     cores = f"{facts['cores']} cores of {facts['processor']} (family/model {facts['family']}; {flags})"
     return f"{cores}, {facts['memory_gib']} GiB, {facts['system']}"
@@ -72,12 +73,16 @@ def _machine(facts: Mapping[str, Any]) -> str:
 
 def write_page(page: Path, results: Results) -> None:
     """Replace what stands between the page's two markers, and the plot beside the page."""
-    text = page.read_text(encoding="utf-8")
-    assert re.search(f"{BEGIN}.*{END}", text, flags=re.S), f"{page}: no markers"
+    replace(page, BEGIN, f"{table(results)}\n\n![Ratios to the goal]({page.stem}.svg)\n\n{methods(results)}")
     plot(page.with_suffix(".svg"), results)
-    made = f"{BEGIN}\n\n{table(results)}\n\n![Ratios to the goal]({page.stem}.svg)\n\n{methods(results)}\n\n{END}"
-    text = re.sub(f"{BEGIN}.*?{END}", lambda _: made, text, flags=re.S)
-    page.write_text(text, encoding="utf-8")
+
+
+def replace(page: Path, begin: str, text: str) -> None:
+    """Put `text` between the page's line `begin` and the next line `END`."""
+    old = page.read_text(encoding="utf-8")
+    new, places = re.subn(f"{begin}.*?{END}", lambda _: f"{begin}\n\n{text}\n\n{END}", old, flags=re.S)
+    assert places == 1, f"{page}: {places} places between {begin} and {END}; need one"
+    page.write_text(new, encoding="utf-8")
 
 
 def plot(path: Path, results: Results) -> None:

@@ -2,34 +2,42 @@
 
 For each background of `fullframe-open` that is left out: train on `lidc-mini` (without the patients whose nodules were
 pasted) and on the *other* background, as plain scan; score on the left-out one and on the test side's crops, which are
-the same for all. Finished runs stay under `--out`: the same command goes on from there, and prints the table from all
-that is recorded.
+the same for all. Finished runs stay under `--out`: the same command goes on from there. The figures of each go into
+`docs/whole-scans.json`, for trainings take hours and may be of several days and machines; the table is made of all that
+is recorded there of the recipes as they are now.
 
     python benchmarks/whole_scans.py --data ../shared/data --out runs/whole-scans --variants plain default --seeds 0 1 2
+    python benchmarks/whole_scans.py                  # docs/results.md anew, from what is recorded
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import itertools
 import json
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import show
+from harness import ROOT, machine
 from pydicom import dcmread
 
 import slicestream.learning.recipe as recipes
 from slicestream.__main__ import main as slicestream
 from slicestream.learning.recipe import Recipe, Reduction, ScanShares, find_recipe
+from slicestream.volumes.files import write_text
 
 PLAIN_SCANS = {"C3N-00249": "CPTAC-PDA_C3N-00249", "Lung_Dx-A0002": "Lung-PET-CT-Dx_A0002"}
 SLICES, INDEX = "training-1of1.slices", "series-1of1.json"
 SHARES = find_recipe("laptop").scans
+RECORDED, PAGE = ROOT / "docs/whole-scans.json", ROOT / "docs/results.md"
+BEGIN = "<!-- measured: written by benchmarks/whole_scans.py -->"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -157,7 +165,7 @@ def measure(out: Path, name: str, left_out: str, *, seed: int, epochs: int) -> N
 
 def trained_model(out: Path, name: str, shown: str, *, seed: int, epochs: int) -> Path:
     """Return the folder of a variant's model, trained beside the background `shown`."""
-    recipe: Recipe = replace(find_recipe("laptop"), name=name, epochs=epochs, **VARIANTS[name].recipe)
+    recipe = recipe_of(name, epochs)
     recipes.RECIPES = MappingProxyType({**recipes.RECIPES, name: recipe})  # --recipe finds it by its name
     sides, model = out / "sides" / shown, out / "models" / f"{name}-{seed}-beside-{shown}"
     files = {side: sorted(sides.glob(f"{side}-*.slices")) for side in ("training", "validation")}
@@ -167,8 +175,19 @@ def trained_model(out: Path, name: str, shown: str, *, seed: int, epochs: int) -
     return model
 
 
-def folder_of(out: Path, name: str, left_out: str, seed: int | str) -> Path:
-    """Return where the scores of a variant are; `*` as seed gives a pattern."""
+def recipe_of(name: str, epochs: int) -> Recipe:
+    """Return what a variant is trained by, under its name."""
+    return replace(find_recipe("laptop"), name=name, epochs=epochs, **VARIANTS[name].recipe)
+
+
+def digest_of(name: str, epochs: int) -> str:
+    """Return what tells trainings by this recipe from those by another, and how its scans are looked at."""
+    recipe = asdict(recipe_of(VARIANTS[name].like or name, epochs))
+    return hashlib.sha256(json.dumps([recipe, VARIANTS[name].options], sort_keys=True).encode()).hexdigest()[:12]
+
+
+def folder_of(out: Path, name: str, left_out: str, seed: int) -> Path:
+    """Return where the scores of a variant are."""
     return out / "runs" / f"{name}-{seed}" / f"left-out-{left_out}"
 
 
@@ -178,17 +197,36 @@ def tested(sides: Path, crops: Path) -> list[Path]:
     return [path for path in sorted(crops.glob("*.volume")) if patients.get(path.name.split("-")[0]) == "test"]
 
 
-def table(out: Path) -> None:
-    """Print what is recorded: mean over seeds, and their range."""
-    print(f"| variant | left out | seeds | {' | '.join(COLUMNS)} |")
-    print(f"| {'--- | ' * (3 + len(COLUMNS))}".rstrip())
-    for variant in VARIANTS:
-        for left_out in PLAIN_SCANS:
-            folders = sorted(out.glob(str(folder_of(out, variant, left_out, "[0-9]*").relative_to(out))))
-            rows = [row(out, folder) for folder in folders if (folder / "crops-scores" / "metrics.json").exists()]
-            if rows:
-                cells = [summary([line[column] for line in rows]) for column in range(len(COLUMNS))]
-                print(f"| {variant} | {left_out} | {len(rows)} | {' | '.join(cells)} |")
+def record(out: Path, name: str, left_out: str, *, seed: int, epochs: int) -> None:
+    """Put the figures of a finished run in the place of those of the same one before."""
+    run = {"variant": name, "left_out": left_out, "seed": seed, "recipe": digest_of(name, epochs)}
+    figures = dict(zip(COLUMNS, row(out, folder_of(out, name, left_out, seed)), strict=True))
+    others = [one for one in recorded() if any(one[key] != value for key, value in run.items())]
+    made = [*others, {**run, "epochs": epochs, "machine": machine(), "figures": figures}]
+    made.sort(key=lambda one: (list(VARIANTS).index(one["variant"]), one["left_out"], one["recipe"], one["seed"]))
+    write_text(RECORDED, json.dumps(made, indent=1) + "\n")
+
+
+def recorded() -> list[dict[str, Any]]:
+    """Return what is recorded of the variants that there are."""
+    runs = json.loads(RECORDED.read_text()) if RECORDED.exists() else []
+    return [run for run in runs if run["variant"] in VARIANTS]
+
+
+def table() -> str:
+    """Return what is recorded of the recipes as they are: mean over seeds, and their range; then the machines."""
+    runs = [run for run in recorded() if run["recipe"] == digest_of(run["variant"], run["epochs"])]
+    lines = [f"| variant | left out | epochs | seeds | {' | '.join(COLUMNS)} |"]
+    lines.append(f"| {'--- | ' * (4 + len(COLUMNS))}".rstrip())
+    for (name, left_out, epochs), same in itertools.groupby(
+        runs, key=lambda run: (run["variant"], run["left_out"], run["epochs"])
+    ):
+        chosen = list(same)
+        cells = [summary([run["figures"][column] for run in chosen]) for column in COLUMNS]
+        seeds = " ".join(str(run["seed"]) for run in chosen)
+        lines.append(f"| {name} | {left_out} | {epochs} | {seeds} | {' | '.join(cells)} |")
+    machines = sorted({show.one_machine(run["machine"]) for run in runs})
+    return "\n".join([*lines, "", *(f"Trained on {text}." for text in machines)])
 
 
 def row(out: Path, folder: Path) -> list[float | None]:
@@ -227,21 +265,25 @@ def summary(values: Sequence[float | None]) -> str:
 
 
 def main() -> None:
-    """Measure what was asked for, then print the table of all that is recorded."""
+    """Measure what was asked for, then make the table of all that is recorded, on the page too."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder of lidc-mini, fullframe-open and ct")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
-    parser.add_argument("--variants", nargs="*", choices=VARIANTS, default=[], help="none: only print the table")
+    parser.add_argument("--data", type=Path, help="folder of lidc-mini, fullframe-open and ct")
+    parser.add_argument("--out", type=Path, help="folder of the runs")
+    parser.add_argument("--variants", nargs="*", choices=VARIANTS, default=[], help="none: only make the table")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--left-out", choices=PLAIN_SCANS, nargs="+", default=list(PLAIN_SCANS))
     parser.add_argument("--epochs", type=int, default=12)
     args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
     if args.variants:
+        if args.data is None or args.out is None:
+            parser.error("--variants: need --data and --out too.")
+        args.out.mkdir(parents=True, exist_ok=True)
         prepare(args.data, args.out)
     for left_out, seed, name in itertools.product(args.left_out, args.seeds, args.variants):
         measure(args.out, name, left_out, seed=seed, epochs=args.epochs)
-    table(args.out)
+        record(args.out, name, left_out, seed=seed, epochs=args.epochs)
+    print(table())
+    show.replace(PAGE, BEGIN, table())
 
 
 if __name__ == "__main__":

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import bench
 import numpy as np
 import pytest
 import show
@@ -218,3 +221,27 @@ def test_what_is_no_measurement_is_refused(words: list[str], tmp_path: Path) -> 
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "error: " in done.stderr
+
+
+def test_inputs_that_cannot_be_made_are_told_and_the_next_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_room(*_: object) -> list[Comparison]:
+        raise OSError("no room")
+
+    def one_made(*_: object) -> list[Comparison]:
+        return [comparison(python("made", "pass"))]
+
+    for name, comparisons in (("preprocess", no_room), ("growth", one_made)):
+        monkeypatch.setitem(sys.modules, f"comparisons.{name}", SimpleNamespace(comparisons=comparisons))
+    words = ["--only", "preprocess", "growth", "--size", "trial", "--rounds", "1", "--out", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["bench.py", *words])
+    monkeypatch.setenv("PYTHONPATH", "")
+    assert bench.main() == 1
+    known = json.loads((tmp_path / "results-trial.json").read_text())
+    assert known["preprocess"]["missing"] == "it failed: its inputs cannot be made (no room)"
+    assert "made" in known["made"]["contenders"]
+    assert "no room" in capsys.readouterr().out
+    monkeypatch.setitem(sys.modules, "comparisons.preprocess", SimpleNamespace(comparisons=one_made))
+    assert bench.main() == 0
+    assert "preprocess" not in json.loads((tmp_path / "results-trial.json").read_text())

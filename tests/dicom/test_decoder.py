@@ -328,10 +328,8 @@ def test_a_header_of_a_million_elements_is_one_line(tmp_path: Path, read: Callab
     path = ct_slice(tmp_path / "many.dcm", z_mm=0, PixelData=None)
     with path.open("ab") as stream:
         stream.write(b"\x01\x7f\x10\x00LO\x00\x00" * 900_000)
-    start = time.process_time()
-    with pytest.raises(StudyError, match=r"many\.dcm: too many elements in one file"):
+    with pytest.raises(StudyError, match=r"many\.dcm: too many elements in one file"):  # by their number, not by time
         read(path)
-    assert time.process_time() - start < 10
 
 
 @pytest.mark.parametrize("read", [read_dicom, read_header])

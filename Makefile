@@ -107,12 +107,12 @@ workflows/tests/cohort: | setup
 
 # The tests of the sites need the sites. Where this machine cannot host them they skip and say why; in CI that is a failure.
 # These only compute: they take the core that the others, waiting for sites and servers, leave idle.
-BESIDE := $(addprefix tests/,inference learning synthesis volumes)
+BESIDE := $(addprefix tests/,dicom inference learning synthesis volumes)
 test: setup checkers debian lint workflows/tests/cohort ## all that must hold, with coverage
 	-@$(if $(filter own,$(SITES)),:,$(MAKE) --no-print-directory sites)
 	$(BIN)/coverage erase
 	@mkdir -p build
-	nice -n 10 $(BIN)/coverage run -m pytest $(BESIDE) > build/beside.log 2>&1 & beside=$$!; trap "kill $$beside 2>/dev/null" EXIT; \
+	nice -n 5 $(BIN)/coverage run -m pytest $(BESIDE) > build/beside.log 2>&1 & beside=$$!; trap "kill $$beside 2>/dev/null" EXIT; \
 	$(BIN)/coverage run -m pytest $(BESIDE:%=--ignore=%); status=$$?; wait $$beside || status=1; cat build/beside.log; \
 	$(if $(BED_WAS_UP)$(filter own,$(SITES)),,tests/testbed/down;) exit $$status
 	@# a test kills a process on purpose, which tears its coverage file: the report below counts what is whole

@@ -105,9 +105,10 @@ debian: debian-packages.txt
 workflows/tests/cohort: | setup
 	$(BIN)/slicestream phantom --patients 6 --matrix 128 --out $@
 
-# The tests of the sites need the sites. Where this machine cannot host them they skip and say why; in CI that is a failure.
 # These only compute: they take the core that the others, waiting for sites and servers, leave idle.
 BESIDE := $(addprefix tests/,dicom inference learning synthesis volumes)
+
+# The tests of the sites need the sites. Where this machine cannot host them they skip and say why; in CI that is a failure.
 test: setup checkers debian lint workflows/tests/cohort ## all that must hold, with coverage
 	-@$(if $(filter own,$(SITES)),:,$(MAKE) --no-print-directory sites)
 	$(BIN)/coverage erase

@@ -259,6 +259,18 @@ def test_slices_decoded_side_by_side_come_in_order_and_a_damaged_one_in_its_turn
         next(voxels)
 
 
+def test_a_transfer_syntax_of_several_values_is_one_line(tmp_path: Path) -> None:
+    for k in range(70):  # enough for two decoders
+        path = ct_slice(tmp_path / f"{k:02}", z_mm=k)
+        plain = b"1.2.840.10008.1.2.1\0"
+        path.write_bytes(path.read_bytes().replace(plain, b"1.2.840\\10008.1.2.1\0", 1))
+    (batch,) = find_cohort(tmp_path).patients[0].batches
+    (series,) = read_series(batch, at_once=2)
+    assert isinstance(series, Series)
+    with pytest.raises(SeriesError, match=r"00: no transfer syntax in its header"):
+        series.hu.whole()
+
+
 def test_looking_at_a_series_grows_no_faster_than_its_length(tmp_path: Path) -> None:
     spent = []
     for slices in (100, 400):

@@ -57,7 +57,7 @@ def hounsfield(image: Dataset, path: Path, out: NDArray[np.int16] | None = None)
 
 def compressed(image: Dataset) -> bool:
     """Return whether the pixels are of a transfer syntax that another process decodes."""
-    return getattr(getattr(image, "file_meta", None), "TransferSyntaxUID", None) in PLUGINS
+    return str(getattr(getattr(image, "file_meta", None), "TransferSyntaxUID", "")) in PLUGINS  # it may be a list
 
 
 def check_plain_grey(image: Dataset, path: Path) -> None:

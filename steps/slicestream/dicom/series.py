@@ -113,7 +113,9 @@ class Series:
 
 
 def read_series(batch: Batch, *, at_once: int = 1) -> Iterator[Series | Finding]:
-    """Yield every volume of a batch, `at_once` of its slices to be decoded side by side, and a finding for each other.
+    """Yield every volume of a batch, and a finding for whatever could not become one.
+
+    So many slices of a volume as `at_once` says are decoded side by side when it is gone through.
 
     Raises AnnotationError where a table joins files of several patients.
     """
